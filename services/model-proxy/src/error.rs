@@ -1,0 +1,156 @@
+//! What can go wrong with a model call, and what a caller may do about it.
+//!
+//! Invariants:
+//! - Every failure of a provider has a stable reason; the table is [`Failure`].
+//! - A key that the provider refuses is our fault, never the caller's:
+//!   it must not look like the caller's own key being wrong.
+
+use mesh::error::{Kind, ServiceError};
+use std::time::Duration;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{field}: {message}")]
+    Invalid { field: String, message: String },
+    #[error("{0}")]
+    UnknownModel(String),
+    /// The model is known but its files are not here.
+    #[error("{0}")]
+    NotInstalled(String),
+    #[error("{provider}: {message}")]
+    Provider { provider: String, failure: Failure, message: String, param: Option<String> },
+    /// More work for the embedded models than the queue holds.
+    #[error("the embedded models have {0} requests waiting: try again shortly")]
+    Busy(usize),
+    #[error("run embedded model: {0}")]
+    Local(String),
+}
+
+/// Why a provider did not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    Unauthenticated,
+    RateLimited { retry_after: Option<Duration> },
+    Quota,
+    BadRequest,
+    NotFound,
+    Unavailable,
+    /// It answered with something that is not its dialect.
+    Malformed,
+    /// The stream ended without a finish reason.
+    Cut,
+    ConnectTimeout,
+    FirstTokenTimeout,
+    IdleTimeout,
+    TotalTimeout,
+}
+
+impl Failure {
+    const fn row(self) -> (Kind, &'static str) {
+        match self {
+            Self::Unauthenticated => (Kind::FailedPrecondition, "PROVIDER_UNAUTHENTICATED"),
+            Self::RateLimited { retry_after } => {
+                (Kind::RateLimited { retry_after }, "PROVIDER_RATE_LIMITED")
+            }
+            Self::Quota => (Kind::RateLimited { retry_after: None }, "PROVIDER_QUOTA"),
+            Self::BadRequest => (Kind::InvalidArgument, "PROVIDER_BAD_REQUEST"),
+            Self::NotFound => (Kind::NotFound, "PROVIDER_NOT_FOUND"),
+            Self::Unavailable => (Kind::Unavailable, "PROVIDER_UNAVAILABLE"),
+            Self::Malformed => (Kind::Unavailable, "PROVIDER_MALFORMED"),
+            Self::Cut => (Kind::Unavailable, "STREAM_CUT"),
+            Self::ConnectTimeout => (Kind::Unavailable, "CONNECT_TIMEOUT"),
+            Self::FirstTokenTimeout => (Kind::Unavailable, "FIRST_TOKEN_TIMEOUT"),
+            Self::IdleTimeout => (Kind::Unavailable, "IDLE_TIMEOUT"),
+            Self::TotalTimeout => (Kind::DeadlineExceeded, "TOTAL_TIMEOUT"),
+        }
+    }
+
+    /// What a status line alone says; the body may only sharpen it.
+    pub const fn of_status(status: u16, retry_after: Option<Duration>) -> Self {
+        match status {
+            401 | 403 => Self::Unauthenticated,
+            402 => Self::Quota,
+            404 => Self::NotFound,
+            408 | 409 => Self::Unavailable,
+            429 => Self::RateLimited { retry_after },
+            400..=499 => Self::BadRequest,
+            _ => Self::Unavailable,
+        }
+    }
+}
+
+impl Error {
+    pub fn invalid(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Invalid { field: field.into(), message: message.into() }
+    }
+
+    pub fn provider(provider: &str, failure: Failure, message: impl Into<String>) -> Self {
+        let (provider, message) = (provider.to_owned(), message.into());
+        Self::Provider { provider, failure, message, param: None }
+    }
+}
+
+impl ServiceError for Error {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Invalid { .. } => Kind::InvalidArgument,
+            Self::UnknownModel(_) => Kind::NotFound,
+            Self::NotInstalled(_) => Kind::FailedPrecondition,
+            Self::Provider { failure, .. } => failure.row().0,
+            Self::Busy(_) => Kind::RateLimited { retry_after: Some(Duration::from_secs(1)) },
+            Self::Local(_) => Kind::Internal,
+        }
+    }
+
+    fn reason(&self) -> Option<&'static str> {
+        match self {
+            Self::Provider { failure, .. } => Some(failure.row().1),
+            Self::UnknownModel(_) => Some("MODEL_NOT_FOUND"),
+            Self::NotInstalled(_) => Some("MODEL_FILES_MISSING"),
+            Self::Busy(_) => Some("LOCAL_QUEUE_FULL"),
+            Self::Invalid { .. } | Self::Local(_) => None,
+        }
+    }
+
+    fn field(&self) -> Option<&str> {
+        match self {
+            Self::Invalid { field, .. } => Some(field),
+            Self::UnknownModel(_) => Some("model"),
+            Self::Provider { param, .. } => param.as_deref(),
+            Self::NotInstalled(_) | Self::Busy(_) | Self::Local(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_status_has_its_failure() {
+        let wait = Some(Duration::from_secs(7));
+        for (status, failure) in [
+            (400, Failure::BadRequest),
+            (401, Failure::Unauthenticated),
+            (402, Failure::Quota),
+            (403, Failure::Unauthenticated),
+            (404, Failure::NotFound),
+            (409, Failure::Unavailable),
+            (413, Failure::BadRequest),
+            (422, Failure::BadRequest),
+            (429, Failure::RateLimited { retry_after: wait }),
+            (500, Failure::Unavailable),
+            (503, Failure::Unavailable),
+            (529, Failure::Unavailable),
+        ] {
+            assert_eq!(Failure::of_status(status, wait), failure, "{status}");
+        }
+    }
+
+    #[test]
+    fn our_key_being_refused_is_not_the_callers_key_being_refused() {
+        let error = Error::provider("openai", Failure::Unauthenticated, "refused");
+        assert_eq!(error.kind(), Kind::FailedPrecondition);
+        assert_eq!(error.reason(), Some("PROVIDER_UNAUTHENTICATED"));
+    }
+}

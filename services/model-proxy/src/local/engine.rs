@@ -1,0 +1,198 @@
+//! The threads that compute, one a model, and the way to them.
+//!
+//! Invariants:
+//! - A model is loaded once, on its own thread; `minilm` when the process
+//!   starts, because retrieval waits for it, `smollm2` when first called.
+//! - A load that fails is said to every caller, and tried again.
+
+use super::{
+    extractive,
+    minilm::{self, Minilm},
+    queue::Queue,
+    smollm2::{self, Smollm2},
+};
+use crate::{config::LocalSettings, error::Error, provider::Event, transport::Events};
+use futures_util::stream;
+use skein_proto::model::v1::{Capability, GenerateRequest, Model, ModelHealth, Price};
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use tokio::sync::{mpsc, oneshot};
+
+pub const PROVIDER: &str = "local";
+pub const EXTRACTIVE: &str = "extractive";
+pub const MINILM: &str = "minilm";
+pub const SMOLLM2: &str = "smollm2-135m";
+/// How long an answer waits for similarities before it does without.
+const QUICK: Duration = Duration::from_millis(600);
+
+pub struct Engine {
+    folder: PathBuf,
+    minilm: Arc<Queue<minilm::Job>>,
+    smollm2: Arc<Queue<smollm2::Job>>,
+    minilm_loaded: Arc<AtomicBool>,
+}
+
+impl Engine {
+    pub fn start(settings: &LocalSettings) -> Result<Self, Error> {
+        // A second engine of one process (tests) shares the first one's threads.
+        let _ = rayon::ThreadPoolBuilder::new().num_threads(settings.threads).build_global();
+        let engine = Self {
+            folder: settings.models.clone(),
+            minilm: Arc::new(Queue::new(settings.queue)),
+            smollm2: Arc::new(Queue::new(settings.queue)),
+            minilm_loaded: Arc::default(),
+        };
+        engine.spawn_minilm()?;
+        engine.spawn_smollm2()?;
+        Ok(engine)
+    }
+
+    fn spawn_minilm(&self) -> Result<(), Error> {
+        let (queue, loaded) = (Arc::clone(&self.minilm), Arc::clone(&self.minilm_loaded));
+        let (folder, here) = (self.folder.join(MINILM), self.has(MINILM));
+        spawn(MINILM, move || {
+            let mut model = here.then(|| Minilm::load(&folder).ok()).flatten();
+            loaded.store(model.is_some(), Ordering::Release);
+            while let Some(job) = queue.pop() {
+                match ready(&mut model, || Minilm::load(&folder)) {
+                    Ok(model) => {
+                        loaded.store(true, Ordering::Release);
+                        model.serve(job, &queue);
+                    }
+                    Err(error) => drop(job.reply.send(Err(error))),
+                }
+            }
+        })
+    }
+
+    fn spawn_smollm2(&self) -> Result<(), Error> {
+        let queue = Arc::clone(&self.smollm2);
+        let folder = self.folder.join("smollm2");
+        spawn(SMOLLM2, move || {
+            let mut model = None;
+            while let Some(job) = queue.pop() {
+                match ready(&mut model, || Smollm2::load(&folder)) {
+                    Ok(model) => model.serve(&job),
+                    Err(error) => drop(job.events.blocking_send(Err(error))),
+                }
+            }
+        })
+    }
+
+    fn has(&self, model: &str) -> bool {
+        let all = |folder: &Path, files: &[&str]| files.iter().all(|file| folder.join(file).is_file());
+        match model {
+            EXTRACTIVE => true,
+            MINILM => all(&self.folder.join("minilm"), &minilm::FILES),
+            SMOLLM2 => all(&self.folder.join("smollm2"), &[smollm2::FILE]),
+            _ => false,
+        }
+    }
+
+    fn demand(&self, model: &str) -> Result<(), Error> {
+        if self.has(model) {
+            return Ok(());
+        }
+        let folder = self.folder.display();
+        Err(Error::NotInstalled(format!("the files of local/{model} are not in {folder}: run `make models`, or set SKEIN_LOCAL__MODELS")))
+    }
+
+    pub async fn generate(&self, model: &str, request: GenerateRequest) -> Result<Events, Error> {
+        if model == EXTRACTIVE {
+            let events = self.extract(&request).await;
+            return Ok(Box::pin(stream::iter(events.into_iter().map(Ok))));
+        }
+        self.demand(model)?;
+        // Few, so that a slow reader slows the model and not the memory.
+        let (events, mut receiver) = mpsc::channel(8);
+        self.smollm2.push(smollm2::Job { request, events }, false)?;
+        let first = receiver.recv().await;
+        let first = first.unwrap_or_else(|| Err(Error::Local("its thread has ended".to_owned())))?;
+        let rest = stream::unfold(receiver, |mut receiver| async {
+            Some((receiver.recv().await?, receiver))
+        });
+        Ok(Box::pin(futures_util::StreamExt::chain(stream::iter([Ok(first)]), rest)))
+    }
+
+    async fn extract(&self, request: &GenerateRequest) -> Vec<Event> {
+        let search = extractive::Search::new(request);
+        let similarity = match search.shortlist() {
+            Some((question, texts)) => self.similarity(question, &texts).await,
+            None => Vec::new(),
+        };
+        extractive::events(request, &search.choose(&similarity))
+    }
+
+    /// Empty when the model is away, busy or slow: it only refines.
+    async fn similarity(&self, question: &str, texts: &[&str]) -> Vec<f32> {
+        if !self.minilm_loaded.load(Ordering::Acquire) {
+            return Vec::new();
+        }
+        let all = std::iter::once(&question).chain(texts);
+        let inputs = all.map(|text| minilm::Input::Text((*text).to_owned())).collect();
+        let Ok(Ok(output)) = tokio::time::timeout(QUICK, self.embed(inputs, true)).await else {
+            return Vec::new();
+        };
+        let Some((question, texts)) = output.vectors.split_first() else { return Vec::new() };
+        texts.iter().map(|text| text.iter().zip(question).map(|(a, b)| a * b).sum()).collect()
+    }
+
+    pub async fn embed(&self, inputs: Vec<minilm::Input>, urgent: bool) -> Result<minilm::Output, Error> {
+        self.demand(MINILM)?;
+        let (reply, answer) = oneshot::channel();
+        self.minilm.push(minilm::Job { inputs, reply }, urgent)?;
+        answer.await.unwrap_or_else(|_| Err(Error::Local("its thread has ended".to_owned())))
+    }
+
+    pub fn list(&self) -> Vec<Model> {
+        let free = Price { input: 0, output: 0, cache_read: None, cache_write: None, per_image: None };
+        let model = |name: &str, capability: Capability| Model {
+            id: format!("{PROVIDER}/{name}"),
+            provider: PROVIDER.to_owned(),
+            capabilities: vec![capability.into()],
+            price: Some(free),
+            health: ModelHealth::Up.into(),
+            ..Model::default()
+        };
+        let models = [
+            model(EXTRACTIVE, Capability::Chat),
+            Model {
+                context_window: 256,
+                dimensions: 384,
+                ..model(MINILM, Capability::Embed)
+            },
+            Model {
+                context_window: 4096,
+                max_output: smollm2::MAX_OUTPUT,
+                ..model(SMOLLM2, Capability::Chat)
+            },
+        ];
+        let here = |model: &Model| self.has(model.id.strip_prefix("local/").unwrap_or_default());
+        models.into_iter().filter(here).collect()
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.minilm.close();
+        self.smollm2.close();
+    }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+    thread.map(drop).map_err(|error| Error::Local(format!("start thread: {error}")))
+}
+
+fn ready<M>(model: &mut Option<M>, load: impl FnOnce() -> Result<M, Error>) -> Result<&mut M, Error> {
+    match model {
+        Some(model) => Ok(model),
+        empty => Ok(empty.insert(load()?)),
+    }
+}

@@ -1,0 +1,123 @@
+//! Bytes to server-sent events, however the network cuts them.
+//!
+//! Invariants:
+//! - The events do not depend on where the bytes were split, not even inside a
+//!   character or between CR and LF.
+//! - Memory is bounded: an event that grows past [`MAX_EVENT`] is an error.
+//! - An event that the stream's end cuts short is not delivered.
+
+/// Longest event taken; a picture in base64 may travel as one.
+pub const MAX_EVENT: usize = 32 << 20;
+
+/// The `data` of one event, its lines joined by `\n`; other fields of the
+/// format carry nothing that the dialects we speak need.
+pub type Data = String;
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Broken {
+    #[error("an event of the stream is longer than {MAX_EVENT} bytes")]
+    TooLong,
+    #[error("the stream is not UTF-8")]
+    NotUtf8,
+}
+
+#[derive(Default)]
+pub struct Parser {
+    line: Vec<u8>,
+    data: Option<String>,
+    after_cr: bool,
+    begun: bool,
+}
+
+impl Parser {
+    /// Takes the next piece and appends the events it completes.
+    pub fn push(&mut self, mut bytes: &[u8], out: &mut Vec<Data>) -> Result<(), Broken> {
+        while !bytes.is_empty() {
+            // The LF of a CRLF whose CR ended the last line.
+            if std::mem::take(&mut self.after_cr) && bytes[0] == b'\n' {
+                bytes = &bytes[1..];
+                continue;
+            }
+            let Some(end) = bytes.iter().position(|byte| matches!(byte, b'\n' | b'\r')) else {
+                return self.extend(bytes);
+            };
+            self.extend(&bytes[..end])?;
+            self.after_cr = bytes[end] == b'\r';
+            bytes = &bytes[end + 1..];
+            self.end_line(out)?;
+        }
+        Ok(())
+    }
+
+    fn extend(&mut self, bytes: &[u8]) -> Result<(), Broken> {
+        let held = self.line.len() + self.data.as_ref().map_or(0, String::len);
+        if held + bytes.len() > MAX_EVENT {
+            return Err(Broken::TooLong);
+        }
+        self.line.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn end_line(&mut self, out: &mut Vec<Data>) -> Result<(), Broken> {
+        let line = std::mem::take(&mut self.line);
+        let text = std::str::from_utf8(&line).map_err(|_| Broken::NotUtf8)?;
+        let text = if self.begun { text } else { text.strip_prefix('\u{feff}').unwrap_or(text) };
+        self.begun = true;
+        if text.is_empty() {
+            out.extend(self.data.take());
+        } else if let Some(value) = text.strip_prefix("data:").or((text == "data").then_some("")) {
+            let value = value.strip_prefix(' ').unwrap_or(value);
+            match &mut self.data {
+                Some(data) => {
+                    data.push('\n');
+                    data.push_str(value);
+                }
+                None => self.data = Some(value.to_owned()),
+            }
+        }
+        // Keep the buffer's memory for the next line.
+        self.line = line;
+        self.line.clear();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(pieces: &[&[u8]]) -> Vec<Data> {
+        let (mut parser, mut out) = (Parser::default(), Vec::new());
+        for piece in pieces {
+            parser.push(piece, &mut out).unwrap();
+        }
+        out
+    }
+
+    #[test]
+    fn events_do_not_depend_on_the_split() {
+        let stream = "\u{feff}: hello\r\ndata: {\"é\":1}\r\n\r\nevent: x\ndata:a\ndata: b\n\n\
+                      id: 3\rdata: 雁\r\rdata\n\ndata: cut";
+        let expected = ["{\"é\":1}", "a\nb", "雁", ""];
+        for split in 0..=stream.len() {
+            let (head, tail) = stream.as_bytes().split_at(split);
+            assert_eq!(parse(&[head, tail]), expected, "split at {split}");
+        }
+        let bytes: Vec<_> = stream.as_bytes().chunks(1).collect();
+        assert_eq!(parse(&bytes), expected);
+    }
+
+    #[test]
+    fn an_endless_line_is_an_error() {
+        let (mut parser, mut out) = (Parser::default(), Vec::new());
+        let piece = vec![b'x'; MAX_EVENT / 2 + 1];
+        assert_eq!(parser.push(&piece, &mut out), Ok(()));
+        assert_eq!(parser.push(&piece, &mut out), Err(Broken::TooLong));
+    }
+
+    #[test]
+    fn what_is_not_utf8_is_an_error() {
+        let (mut parser, mut out) = (Parser::default(), Vec::new());
+        assert_eq!(parser.push(b"data: \xff\n", &mut out), Err(Broken::NotUtf8));
+    }
+}
