@@ -1,0 +1,41 @@
+//! Fly.io on one machine: what the mesh uses of Fly, emulated without root.
+//!
+//! It reads the same `fly/*.toml` that are deployed, gives each machine an
+//! address of 127.X.Y.0/24, a wiped working directory and a clean environment,
+//! answers the private DNS, and stands as the public edge in front of the
+//! gateway.
+//!
+//! In reading order: [`spec`] (what to run), [`schema`] and [`fly_toml`] (the
+//! files), [`network`] (running it), [`dns`] (who is there), [`control`] (from
+//! another terminal).
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), flynet::Error> {
+//! use flynet::{Flynet, Spec};
+//! let spec = Spec::skein(".".as_ref(), "target/debug".as_ref(), ".skein".as_ref());
+//! let net = Flynet::start(spec).await?;
+//! net.all_ready(std::time::Duration::from_secs(30)).await?;
+//! println!("http://{}", net.edge().unwrap());
+//! # Ok(()) }
+//! ```
+
+pub mod control;
+pub mod dns;
+mod dns_server;
+mod edge;
+mod environment;
+mod error;
+pub mod fly_toml;
+mod layout;
+mod machine;
+pub mod network;
+mod ready;
+pub mod schema;
+pub mod spec;
+mod subnet;
+mod supervise;
+
+pub use error::Error;
+pub use machine::{Listed, State};
+pub use network::Flynet;
+pub use spec::{App, Intervals, ROLES, Spec};

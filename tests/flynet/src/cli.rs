@@ -1,0 +1,145 @@
+//! The verbs of `flynet`.
+
+mod logs;
+mod up;
+
+use clap::{Args, Parser, Subcommand};
+use flynet::control::{self, Ask, Reply, Verb};
+use std::{
+    fmt::Display,
+    io::{ErrorKind, Write as _},
+    path::{Path, PathBuf},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  flynet up                                   one machine per app, edge on 127.0.0.1:8080
+  flynet up --place router=iad:2,fra:1        three routers in two regions
+  flynet up --dev-key .skein/dev.key          with an API key for the gateway
+  flynet ps                                   from another terminal
+  flynet kill router                          SIGKILL; stays stopped until `start`
+  flynet logs -f model-proxy
+
+Exit codes: 0 ok, 1 failed, 2 usage, 4 no flynet runs on this root.";
+
+#[derive(Parser)]
+#[command(name = "flynet", version, about = "Fly.io on one machine", after_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    /// Directory of everything that is written
+    #[arg(long, global = true, default_value = ".skein", value_name = "DIR")]
+    root: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the apps of fly/*.toml in the foreground; Ctrl-C stops them
+    Up(Box<up::Up>),
+    /// List the machines
+    Ps {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Start machines that are stopped
+    Start(Target),
+    /// Stop machines: the kill signal, then SIGKILL after the kill timeout
+    Stop(Target),
+    /// Kill machines with SIGKILL; they stay stopped
+    Kill(Target),
+    /// Print what machines have logged
+    Logs(logs::Logs),
+}
+
+#[derive(Args)]
+struct Target {
+    /// A machine id, an app (skein-router) or a role (router)
+    #[arg(value_name = "ID|APP")]
+    target: String,
+}
+
+pub(crate) struct Failure {
+    pub(crate) text: String,
+    pub(crate) code: u8,
+}
+
+impl Failure {
+    fn new(text: impl Display) -> Self {
+        Self { text: text.to_string(), code: 1 }
+    }
+}
+
+impl From<flynet::Error> for Failure {
+    fn from(error: flynet::Error) -> Self {
+        Self::new(error)
+    }
+}
+
+/// A line for the user; a reader that has gone (`| head`) ends the command quietly.
+fn say(line: impl Display) -> Result<(), Failure> {
+    writeln!(std::io::stdout(), "{line}").map_err(|error| match error.kind() {
+        ErrorKind::BrokenPipe => Failure { text: String::new(), code: 1 },
+        _ => Failure::new(format!("cannot write to stdout: {error}")),
+    })
+}
+
+pub(crate) async fn run(
+    arguments: Arguments,
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Result<(), Failure> {
+    let root = &arguments.root;
+    match arguments.command {
+        Command::Up(up) => up.run(root, variable).await,
+        Command::Ps { json } => ps(root, json).await,
+        Command::Start(to) => act(root, Verb::Start, "started", to).await,
+        Command::Stop(to) => act(root, Verb::Stop, "stopped", to).await,
+        Command::Kill(to) => act(root, Verb::Kill, "killed", to).await,
+        Command::Logs(logs) => logs.run(root).await,
+    }
+}
+
+async fn ps(root: &Path, json: bool) -> Result<(), Failure> {
+    let Reply::Machines(machines) = ask(root, &Ask::Ps).await? else {
+        return Err(Failure::new("flynet did not understand; is it another version?"));
+    };
+    if json {
+        return say(serde_json::to_string(&machines).map_err(Failure::new)?);
+    }
+    let row = |cells: [&str; 7]| {
+        let [id, app, region, state, address, pid, starts] = cells;
+        format!("{id:<14}  {app:<24} {region:<6} {state:<9} {address:<16} {pid:>7}  {starts}")
+    };
+    say(row(["ID", "APP", "REGION", "STATE", "ADDRESS", "PID", "STARTS"]))?;
+    for m in machines {
+        let pid = m.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
+        let exit = m.last_exit.map_or_else(String::new, |exit| format!("  last: {exit}"));
+        let (state, address) = (m.state.to_string(), m.address.to_string());
+        let starts = format!("{}{exit}", m.starts);
+        say(row([&m.id, &m.app, &m.region, &state, &address, &pid, &starts]))?;
+    }
+    Ok(())
+}
+
+async fn act(root: &Path, verb: Verb, past: &str, to: Target) -> Result<(), Failure> {
+    match ask(root, &Ask::Do { verb, target: to.target }).await? {
+        Reply::Done(ids) => {
+            for id in ids {
+                say(format_args!("{past} {id}"))?;
+            }
+            Ok(())
+        }
+        Reply::Error(text) => Err(Failure::new(text)),
+        Reply::Machines(_) => Err(Failure::new("flynet answered another question")),
+    }
+}
+
+async fn ask(root: &Path, question: &Ask) -> Result<Reply, Failure> {
+    control::ask(root, question).await.map_err(|error| match error.kind() {
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => Failure {
+            text: format!("no flynet runs on {}; start one with `flynet up`", root.display()),
+            code: 4,
+        },
+        _ => Failure::new(format!("cannot talk to the flynet on {}: {error}", root.display())),
+    })
+}

@@ -1,0 +1,87 @@
+//! The unix socket by which `flynet ps`, `start`, `stop` and `kill` reach a
+//! running network: one JSON line there, one back.
+//!
+//! Invariants:
+//! - A verb is answered when it is done, or with the reason why not.
+
+use crate::{error::Error, machine::Listed, network::Shared};
+use serde::{Deserialize, Serialize};
+use std::{fs, io, path::Path, sync::Weak};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{UnixListener, UnixStream},
+};
+
+/// The socket's place below a root.
+pub const SOCKET: &str = "run/control.sock";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verb {
+    Start,
+    Stop,
+    Kill,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ask {
+    Ps,
+    Do { verb: Verb, target: String },
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reply {
+    Machines(Vec<Listed>),
+    /// The ids it was done to.
+    Done(Vec<String>),
+    Error(String),
+}
+
+/// Asks the flynet that runs on `root`.
+pub async fn ask(root: &Path, ask: &Ask) -> io::Result<Reply> {
+    let mut socket = UnixStream::connect(root.join(SOCKET)).await?;
+    socket.write_all(&line(ask)).await?;
+    let mut text = String::new();
+    BufReader::new(socket).read_line(&mut text).await?;
+    serde_json::from_str(&text).map_err(io::Error::other)
+}
+
+pub(crate) fn serve(path: &Path, network: Weak<Shared>) -> Result<(), Error> {
+    // the root's lock is ours, so a socket that is there belongs to nobody
+    let _absent = fs::remove_file(path);
+    let listener = UnixListener::bind(path).map_err(Error::io("listen on", path))?;
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let Some(network) = network.upgrade() else { return };
+            tokio::spawn(async move {
+                if let Err(error) = converse(socket, &network).await {
+                    tracing::debug!(%error, "talk on the control socket");
+                }
+            });
+        }
+    });
+    Ok(())
+}
+
+async fn converse(socket: UnixStream, network: &Shared) -> io::Result<()> {
+    let mut socket = BufReader::new(socket);
+    let mut text = String::new();
+    socket.read_line(&mut text).await?;
+    let reply = match serde_json::from_str(&text) {
+        Ok(Ask::Ps) => Reply::Machines(network.listed()),
+        Ok(Ask::Do { verb, target }) => match network.act(verb, &target).await {
+            Ok(done) => Reply::Done(done),
+            Err(error) => Reply::Error(error.to_string()),
+        },
+        Err(error) => Reply::Error(format!("not understood: {error}")),
+    };
+    socket.write_all(&line(&reply)).await
+}
+
+fn line(message: &impl Serialize) -> Vec<u8> {
+    let mut line = serde_json::to_vec(message).unwrap_or_default();
+    line.push(b'\n');
+    line
+}

@@ -1,0 +1,221 @@
+//! One `fly.toml`, read the way flynet needs it.
+//!
+//! Invariants:
+//! - A file with a key that Fly does not know is refused, every such key named.
+//! - What flynet does not emulate is refused, never silently different from Fly.
+
+use crate::{error::Error, schema};
+use nix::sys::signal::Signal;
+use serde::Deserialize;
+use std::{collections::BTreeMap, fs, path::Path, str::FromStr as _, time::Duration};
+
+/// Fly's own defaults; `fly/*.toml` sets better ones.
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+
+#[derive(Clone, Debug)]
+pub struct FlyToml {
+    pub app: String,
+    pub primary_region: String,
+    pub kill_signal: Signal,
+    pub kill_timeout: Duration,
+    pub env: BTreeMap<String, String>,
+    pub http_service: Option<HttpService>,
+    /// Port and path of the HTTP check that says "ready".
+    pub ready: Option<(u16, String)>,
+    pub mounts: Vec<Mount>,
+    pub files: Vec<File>,
+    pub restart: Restart,
+    pub memory_mb: u32,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct HttpService {
+    pub internal_port: u16,
+    #[serde(default)]
+    pub http_options: HttpOptions,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct HttpOptions {
+    #[serde(default)]
+    pub h2_backend: bool,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Mount {
+    pub source: String,
+    pub destination: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct File {
+    pub guest_path: String,
+    pub local_path: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Restart {
+    Always,
+    Never,
+    OnFailure,
+}
+
+#[derive(Deserialize)]
+struct Raw {
+    app: String,
+    primary_region: String,
+    kill_signal: Option<String>,
+    kill_timeout: Option<toml::Value>,
+    #[serde(default)]
+    env: BTreeMap<String, String>,
+    http_service: Option<HttpService>,
+    services: Option<toml::Value>,
+    processes: Option<toml::Value>,
+    #[serde(default)]
+    checks: BTreeMap<String, Check>,
+    #[serde(default)]
+    mounts: Vec<Mount>,
+    #[serde(default)]
+    files: Vec<File>,
+    #[serde(default)]
+    restart: Vec<RestartTable>,
+    #[serde(default)]
+    vm: Vec<Vm>,
+}
+
+#[derive(Deserialize)]
+struct Check {
+    #[serde(rename = "type")]
+    kind: String,
+    port: Option<u16>,
+    path: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct RestartTable {
+    policy: Restart,
+}
+
+#[derive(Deserialize)]
+struct Vm {
+    memory: Option<toml::Value>,
+}
+
+impl FlyToml {
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
+        Self::parse(&text).map_err(|complaints| Error::FlyToml { path: path.into(), complaints })
+    }
+
+    /// Every complaint at once.
+    pub fn parse(text: &str) -> Result<Self, Vec<String>> {
+        let table: toml::Table = text.parse().map_err(|e: toml::de::Error| vec![e.to_string()])?;
+        let mut complaints = schema::complaints(&table);
+        let raw: Raw = match table.try_into() {
+            Ok(raw) => raw,
+            Err(error) => {
+                complaints.push(error.to_string().trim().to_owned());
+                return Err(complaints);
+            }
+        };
+        let file = raw.check(&mut complaints);
+        if complaints.is_empty() { Ok(file) } else { Err(complaints) }
+    }
+}
+
+impl Raw {
+    fn check(self, complaints: &mut Vec<String>) -> FlyToml {
+        for (key, present) in
+            [("services", self.services.is_some()), ("processes", self.processes.is_some())]
+        {
+            if present {
+                complaints.push(format!("{key}: flynet does not emulate it yet"));
+            }
+        }
+        for name in self.env.keys().filter(|name| name.starts_with("FLY_")) {
+            complaints.push(format!("env.{name}: names that begin with FLY_ belong to Fly"));
+        }
+        if self.files.iter().any(|file| file.local_path.is_none()) {
+            complaints.push("files: flynet emulates local_path only".to_owned());
+        }
+        let signal = self.kill_signal.as_deref().unwrap_or("SIGINT");
+        let kill_signal = Signal::from_str(signal).unwrap_or_else(|_| {
+            complaints.push(format!("kill_signal: {signal:?} is not a signal"));
+            Signal::SIGINT
+        });
+        let kill_timeout = match &self.kill_timeout {
+            None => KILL_TIMEOUT,
+            Some(value) => seconds(value).unwrap_or_else(|| {
+                complaints.push("kill_timeout: must be like \"35s\", 300 s at most".to_owned());
+                KILL_TIMEOUT
+            }),
+        };
+        let public = self.http_service.as_ref().map(|service| service.internal_port);
+        let checked = self.checks.values().filter(|check| check.kind == "http").find_map(|check| {
+            Some((check.port.or(public)?, check.path.clone().unwrap_or_else(|| "/".to_owned())))
+        });
+        let memory = self.vm.first().and_then(|vm| vm.memory.as_ref());
+        FlyToml {
+            app: self.app,
+            primary_region: self.primary_region,
+            kill_signal,
+            kill_timeout,
+            env: self.env,
+            ready: checked.or_else(|| public.map(|port| (port, "/readyz".to_owned()))),
+            http_service: self.http_service,
+            mounts: self.mounts,
+            files: self.files,
+            restart: self.restart.first().map_or(Restart::OnFailure, |table| table.policy),
+            memory_mb: memory.and_then(megabytes).unwrap_or(256),
+        }
+    }
+}
+
+/// `"35s"`, `"2m"` or an integer of seconds, within Fly's maximum.
+fn seconds(value: &toml::Value) -> Option<Duration> {
+    let seconds = match value {
+        toml::Value::Integer(seconds) => u64::try_from(*seconds).ok()?,
+        toml::Value::String(text) => match text.strip_suffix('m') {
+            Some(minutes) => minutes.parse::<u64>().ok()?.checked_mul(60)?,
+            None => text.strip_suffix('s')?.parse().ok()?,
+        },
+        _ => return None,
+    };
+    (seconds <= 300).then(|| Duration::from_secs(seconds))
+}
+
+fn megabytes(value: &toml::Value) -> Option<u32> {
+    match value {
+        toml::Value::Integer(mb) => u32::try_from(*mb).ok(),
+        toml::Value::String(text) => match text.strip_suffix("gb") {
+            Some(gb) => gb.parse::<u32>().ok()?.checked_mul(1024),
+            None => text.strip_suffix("mb")?.parse().ok(),
+        },
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_flys() {
+        let file = FlyToml::parse("app='a'\nprimary_region='iad'").unwrap();
+        assert_eq!(file.kill_signal, Signal::SIGINT);
+        assert_eq!(file.kill_timeout, Duration::from_secs(5));
+        assert_eq!(file.restart, Restart::OnFailure);
+        assert_eq!(file.memory_mb, 256);
+    }
+
+    #[test]
+    fn all_complaints_come_at_once() {
+        let text = "app='a'\nprimary_region='iad'\nkill_signal='SIGNOPE'\nkill_timeout='1h'\n\
+                    typo=1\n[env]\nFLY_X='1'\n[[services]]\nprotocol='tcp'";
+        let found = FlyToml::parse(text).unwrap_err().join("\n");
+        for part in ["kill_signal", "kill_timeout", "typo", "env.FLY_X", "services"] {
+            assert!(found.contains(part), "{part} in {found}");
+        }
+    }
+}
