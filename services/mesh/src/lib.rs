@@ -1,6 +1,35 @@
-//! Living on the private network.
+//! Living on Fly's private network: everything a service needs to find its
+//! peers, prove who it is, call and be called, and leave in good order.
+//!
+//! In reading order: what a process is told ([`config`], [`identity`],
+//! [`keys`]), how it calls ([`discover`], [`channel`], [`call`], [`token`]),
+//! how it is called ([`serve`], [`deadline`], [`auth`], [`ready`], [`peer`]),
+//! and what it says about itself ([`telemetry`], [`error`]).
 
+pub mod auth;
+pub mod call;
+pub mod channel;
 pub mod clock;
+pub mod config;
 #[cfg(feature = "database")]
 pub mod database;
+pub mod deadline;
+pub mod discover;
 pub mod error;
+pub mod h2;
+pub mod health;
+pub mod identity;
+pub mod keys;
+pub mod methods;
+pub mod observe;
+pub mod peer;
+pub mod ready;
+pub mod retry;
+pub mod serve;
+pub mod telemetry;
+pub mod token;
+pub mod world;
+
+pub use call::Call;
+pub use channel::Channel;
+pub use world::World;

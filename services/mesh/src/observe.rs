@@ -1,0 +1,129 @@
+//! Telemetry of a served call: one span and one set of metrics that live as
+//! long as the response *body*, since that is where a stream does its work.
+//!
+//! Invariants:
+//! - The outcome is recorded exactly once: by the trailers, or as `cancelled`
+//!   when the caller goes away first.
+//! - Labels are bounded: the method is one of the contract's, or `other`.
+//! - Health, `Hello` and watches never count as work.
+
+use crate::methods;
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    middleware::Next,
+    response::Response,
+};
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Frame, SizeHint};
+use pin_project_lite::pin_project;
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+};
+use tokio::time::Instant;
+use tracing::{Instrument as _, Span};
+
+/// Opens the span of a call, as a child of the caller's trace.
+pub async fn observe(
+    State(in_flight): State<Arc<AtomicU64>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let path = request.uri().path();
+    if path.starts_with("/grpc.health.") || path.ends_with("/Hello") {
+        return next.run(request).await;
+    }
+    let label = if methods::method(path).is_some() { path.to_owned() } else { "other".to_owned() };
+    let span = tracing::info_span!("rpc", otel.name = %label, otel.kind = "server");
+    crate::telemetry::follow(&span, request.headers());
+    let guard = Guard::new(label, in_flight, span.clone());
+    let response = next.run(request).instrument(span).await;
+    let status = grpc_status(response.headers());
+    response.map(|body| Body::new(Observed { body, status, guard }))
+}
+
+fn grpc_status(headers: &HeaderMap) -> Option<String> {
+    Some(headers.get("grpc-status")?.to_str().ok()?.to_owned())
+}
+
+/// Counts a call while it lives and records its outcome when it ends.
+struct Guard {
+    method: String,
+    began: Instant,
+    in_flight: Arc<AtomicU64>,
+    span: Span,
+    outcome: String,
+}
+
+impl Guard {
+    fn new(method: String, in_flight: Arc<AtomicU64>, span: Span) -> Self {
+        let now = in_flight.fetch_add(1, Ordering::Relaxed) + 1;
+        metrics::gauge!("skein_in_flight").set(now as f64);
+        Self { method, began: Instant::now(), in_flight, span, outcome: "cancelled".to_owned() }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let now = self.in_flight.fetch_sub(1, Ordering::Relaxed) - 1;
+        metrics::gauge!("skein_in_flight").set(now as f64);
+        let labels = [("method", self.method.clone()), ("code", self.outcome.clone())];
+        let seconds = self.began.elapsed().as_secs_f64();
+        metrics::histogram!("skein_rpc_seconds", &labels).record(seconds);
+        let _entered = self.span.enter();
+        tracing::debug!(method = self.method, code = self.outcome, seconds, "call ended");
+    }
+}
+
+pin_project! {
+    struct Observed {
+        #[pin]
+        body: Body,
+        status: Option<String>,
+        guard: Guard,
+    }
+}
+
+impl http_body::Body for Observed {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let this = self.project();
+        let _entered = this.guard.span.clone().entered();
+        let frame = this.body.poll_frame(cx);
+        match &frame {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(code) = frame.trailers_ref().and_then(grpc_status) {
+                    this.guard.outcome = code;
+                }
+            }
+            Poll::Ready(None) => {
+                if let Some(code) = this.status.take() {
+                    this.guard.outcome = code;
+                }
+            }
+            Poll::Ready(Some(Err(_))) => "broken".clone_into(&mut this.guard.outcome),
+            Poll::Pending => {}
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        // A trailers-only answer has no body to poll: let the end be seen.
+        self.body.is_end_stream() && self.status.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,148 @@
+//! `PeerService`: what a machine says about itself.
+//!
+//! `Hello` is the first call on every new connection. The callee signs the
+//! caller's nonce together with its own identity, so that a 6PN address that
+//! moved to somebody else never receives a prompt.
+
+use crate::{
+    call::Call,
+    channel::Channel,
+    config::Setting,
+    error,
+    identity::Identity,
+    keys::Keys,
+    ready::Readiness,
+};
+use skein_proto::mesh::v1::{
+    self, HelloRequest, HelloResponse, MachineStatus, StatusRequest, StatusResponse, WakeRequest,
+    WakeResponse, peer_service_client::PeerServiceClient, peer_service_server::PeerService,
+};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::time::Instant;
+use tonic::{Request, Response, Status};
+
+/// How long one peer may take to describe itself.
+const ASK: Duration = Duration::from_secs(2);
+
+/// What the callee signs: the nonce and who it claims to be.
+pub fn hello_text(nonce: &[u8], callee: &v1::Identity) -> Vec<u8> {
+    let v1::Identity { app, role, machine, region, release } = callee;
+    let mut text = format!("skein hello\n{app}\n{role}\n{machine}\n{region}\n{release}\n");
+    text.push_str(&hex::encode(nonce));
+    text.into_bytes()
+}
+
+/// This machine, as others may ask about it.
+#[derive(Clone)]
+pub struct Peer {
+    pub identity: Identity,
+    pub keys: Arc<Keys>,
+    pub readiness: Readiness,
+    pub settings: Arc<[Setting]>,
+    pub in_flight: Arc<AtomicU64>,
+    pub since: Instant,
+    /// The channels this process calls through.
+    pub channels: Arc<dyn Fn() -> Vec<Channel> + Send + Sync>,
+}
+
+impl Peer {
+    /// This machine, then those it calls if `peers`.
+    pub async fn status(&self, call: &Call, request: &StatusRequest) -> Vec<MachineStatus> {
+        let mut machines = vec![self.own(request.settings)];
+        if request.peers {
+            for channel in (self.channels)() {
+                machines.extend(ask(&channel, call, request).await);
+            }
+        }
+        let mut seen = std::collections::HashSet::new();
+        machines.retain(|machine| {
+            let id = machine.identity.clone().unwrap_or_default();
+            seen.insert((id.app, id.machine, machine.error.clone()))
+        });
+        machines
+    }
+
+    fn own(&self, settings: bool) -> MachineStatus {
+        let state = self.readiness.state();
+        let setting = |setting: &Setting| v1::Setting {
+            name: setting.name.clone(),
+            value: setting.value.clone(),
+            origin: setting.origin.clone(),
+        };
+        let uptime = self.since.elapsed().as_millis();
+        MachineStatus {
+            identity: Some(self.identity.to_wire()),
+            ready: state.is_ready(),
+            not_ready: state.waiting,
+            degraded: state.degraded,
+            in_flight: self.in_flight.load(Ordering::Relaxed),
+            uptime_ms: u64::try_from(uptime).unwrap_or(u64::MAX),
+            settings: if settings { self.settings.iter().map(setting).collect() } else { Vec::new() },
+            error: String::new(),
+            rtt_us: 0,
+        }
+    }
+}
+
+/// Every machine behind `channel`, each asked on its own connection.
+async fn ask(channel: &Channel, call: &Call, request: &StatusRequest) -> Vec<MachineStatus> {
+    let machines = channel.machines();
+    if machines.is_empty() {
+        let identity = v1::Identity { app: channel.app().to_owned(), ..v1::Identity::default() };
+        let error = "no ready machine".to_owned();
+        return vec![MachineStatus { identity: Some(identity), error, ..MachineStatus::default() }];
+    }
+    let mut all = Vec::new();
+    for machine in machines {
+        let (identity, rtt) = (machine.identity().clone(), machine.rtt());
+        let mut client = PeerServiceClient::new(machine);
+        match client.status(call.with_timeout(ASK).request(*request)).await {
+            Ok(answer) => {
+                let mut machines = answer.into_inner().machines;
+                if let Some(first) = machines.first_mut() {
+                    first.rtt_us = u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX);
+                }
+                all.append(&mut machines);
+            }
+            Err(status) => all.push(MachineStatus {
+                identity: Some(identity),
+                error: status.message().to_owned(),
+                ..MachineStatus::default()
+            }),
+        }
+    }
+    all
+}
+
+#[tonic::async_trait]
+impl PeerService for Peer {
+    async fn hello(&self, request: Request<HelloRequest>) -> Result<Response<HelloResponse>, Status> {
+        let nonce = request.into_inner().nonce;
+        if !(16..=64).contains(&nonce.len()) {
+            return Err(error::invalid("nonce", "must be 16 to 64 random bytes"));
+        }
+        let callee = self.identity.to_wire();
+        let signature = self.keys.sign(&hello_text(&nonce, &callee)).to_vec();
+        let callee = Some(callee);
+        Ok(Response::new(HelloResponse { callee, signature: signature.into(), runtimes: 1 }))
+    }
+
+    async fn wake(&self, _: Request<WakeRequest>) -> Result<Response<WakeResponse>, Status> {
+        Err(error::unimplemented("waking stopped machines is not served by this release"))
+    }
+
+    async fn status(
+        &self,
+        request: Request<StatusRequest>,
+    ) -> Result<Response<StatusResponse>, Status> {
+        let call = Call::of(&request)?;
+        let machines = Self::status(self, &call, request.get_ref()).await;
+        Ok(Response::new(StatusResponse { machines }))
+    }
+}

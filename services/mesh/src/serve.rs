@@ -1,0 +1,162 @@
+//! Serving until told to stop, and stopping in three steps.
+//!
+//! 1. *Notice*: health says NOT_SERVING, new calls are still answered, so that
+//!    callers and DNS have time to look elsewhere.
+//! 2. *Drain*: every connection gets a GOAWAY; open streams may finish.
+//! 3. *End*: when `grace` is over the process leaves, streams or not.
+//!
+//! Invariant: notice + grace stay below Fly's `kill_timeout` (a test compares
+//! them with `fly/*.toml`).
+
+use crate::{
+    auth,
+    deadline::DeadlineLayer,
+    h2, health, observe,
+    peer::Peer,
+    ready::Readiness,
+    telemetry,
+    token::Checker,
+    world::World,
+};
+use axum::{Router, extract::State, http::StatusCode, middleware, response::IntoResponse, routing::get};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto, graceful::GracefulShutdown},
+    service::TowerToHyperService,
+};
+use skein_proto::mesh::v1::peer_service_server::PeerServiceServer;
+use std::{
+    io,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
+use tokio::{net::TcpListener, time};
+use tonic::service::Routes;
+
+/// Slow clients get this long for their HTTP/1.1 request head.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A service of the private network.
+pub struct Private {
+    pub routes: Routes,
+    /// Roles whose tokens are accepted.
+    pub issuers: &'static [&'static str],
+    pub readiness: Readiness,
+}
+
+/// Serves gRPC with health and `PeerService`, and `/healthz`, `/readyz` and
+/// `/metrics` beside it, until `world.stop`.
+pub async fn private(world: World, service: Private) -> io::Result<()> {
+    let in_flight = Arc::new(AtomicU64::new(0));
+    let checker = Arc::new(Checker::new(Arc::clone(&world.keys), service.issuers));
+    let peer = world.peer(service.readiness.clone(), Arc::clone(&in_flight));
+    let app = service
+        .routes
+        .add_service(PeerServiceServer::new(peer))
+        .add_service(health::service(service.readiness.clone()))
+        .prepare()
+        .into_axum_router()
+        .layer(middleware::from_fn_with_state(checker, auth::require_token))
+        .layer(middleware::from_fn_with_state(in_flight, observe::observe))
+        .layer(DeadlineLayer { max: world.max_deadline });
+    serve(world, app, service.readiness).await
+}
+
+/// Serves `app` as it is, on HTTP/1.1 and h2c, with the health and metrics
+/// listeners of a private service.
+pub async fn public(world: World, app: Router, readiness: Readiness) -> io::Result<()> {
+    serve(world, app, readiness).await
+}
+
+impl World {
+    /// What this machine says about itself.
+    pub fn peer(&self, readiness: Readiness, in_flight: Arc<AtomicU64>) -> Peer {
+        let network = self.network.clone();
+        Peer {
+            identity: self.identity.clone(),
+            keys: Arc::clone(&self.keys),
+            readiness,
+            settings: self.settings.clone().into(),
+            in_flight,
+            since: time::Instant::now(),
+            channels: Arc::new(move || network.opened()),
+        }
+    }
+}
+
+async fn serve(mut world: World, app: Router, readiness: Readiness) -> io::Result<()> {
+    let side = Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(render_metrics))
+        .with_state(readiness.clone());
+    for listener in [world.health.take(), world.metrics.take()].into_iter().flatten() {
+        tokio::spawn(axum::serve(listener, side.clone()).into_future());
+    }
+    tracing::info!(identity = %world.identity, release = world.identity.release, "serving");
+    let graceful = GracefulShutdown::new();
+    let noticed = async {
+        world.stop.cancelled().await;
+        tracing::info!(notice = ?world.notice, grace = ?world.grace, "stopping");
+        readiness.drain();
+        time::sleep(world.notice).await;
+    };
+    tokio::select! {
+        () = accept(&world.grpc, app, &graceful) => {}
+        () = noticed => {}
+    }
+    world.drain.cancel();
+    if time::timeout(world.grace, graceful.shutdown()).await.is_err() {
+        tracing::warn!("streams outlived the grace period");
+    }
+    Ok(())
+}
+
+async fn accept(listener: &TcpListener, app: Router, graceful: &GracefulShutdown) {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(h2::STREAM_WINDOW)
+        .initial_connection_window_size(h2::CONNECTION_WINDOW)
+        .max_concurrent_streams(h2::STREAMS)
+        .keep_alive_interval(h2::PING_INTERVAL)
+        .keep_alive_timeout(h2::PING_TIMEOUT);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of file descriptors, mostly: wait for some to come back.
+                tracing::warn!(%error, "cannot accept a connection");
+                time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let _ = stream.set_nodelay(true);
+        let service = TowerToHyperService::new(app.clone());
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        let watched = graceful.watch(connection.into_owned());
+        tokio::spawn(async move {
+            if let Err(error) = watched.await {
+                tracing::debug!(%error, "connection ended");
+            }
+        });
+    }
+}
+
+async fn readyz(State(readiness): State<Readiness>) -> impl IntoResponse {
+    let state = readiness.state();
+    let code = if state.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let body = serde_json::json!({
+        "ready": state.is_ready(), "waiting_for": state.waiting,
+        "degraded": state.degraded, "draining": state.draining,
+    });
+    (code, format!("{body}\n"))
+}
+
+async fn render_metrics() -> String {
+    let Some(handle) = telemetry::prometheus() else { return String::new() };
+    handle.run_upkeep();
+    handle.render()
+}

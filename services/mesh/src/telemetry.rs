@@ -1,0 +1,136 @@
+//! Logs to stdout, spans to OTLP when a collector is configured, metrics for
+//! Prometheus.
+//!
+//! Invariants:
+//! - Whoever initialises telemetry also shuts it down, last, after the last
+//!   span has ended; otherwise the final batch is lost.
+//! - One global filter: per-layer filters drop spans (tracing#2519).
+//! - A collector that is off or out of reach costs the calls nothing.
+
+use crate::{config::Common, identity::Identity};
+use http::HeaderMap;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use opentelemetry::{KeyValue, propagation::Extractor, trace::TracerProvider as _};
+use opentelemetry_otlp::WithExportConfig as _;
+use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
+use std::{io::IsTerminal as _, sync::OnceLock};
+use tracing::Span;
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+
+#[must_use = "spans are lost unless `shutdown` is awaited"]
+pub struct Telemetry(Option<SdkTracerProvider>);
+
+/// Why telemetry cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    #[error("SKEIN_LOG={filter:?} is no log filter: {reason}")]
+    Filter { filter: String, reason: String },
+    #[error("cannot export traces to {endpoint}: {reason}")]
+    Export { endpoint: String, reason: String },
+}
+
+impl Telemetry {
+    /// Must run inside the Tokio runtime: the exporter's connection lives there.
+    pub fn init(common: &Common) -> Result<Self, TelemetryError> {
+        let filter = EnvFilter::try_new(&common.log).map_err(|error| TelemetryError::Filter {
+            filter: common.log.clone(),
+            reason: error.to_string(),
+        })?;
+        let endpoint = common.otlp_endpoint.as_deref();
+        let provider = endpoint.map(|at| provider(at, &common.identity)).transpose()?;
+        let spans = provider.as_ref().map(|provider| {
+            opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
+            tracing_opentelemetry::layer().with_tracer(provider.tracer("skein"))
+        });
+        let json = common.on_fly && !std::io::stdout().is_terminal();
+        let lines = tracing_subscriber::fmt::layer();
+        let lines = if json { lines.json().flatten_event(true).boxed() } else { lines.boxed() };
+        let _ = tracing_subscriber::registry().with(filter).with(spans).with(lines).try_init();
+        prometheus();
+        Ok(Self(provider))
+    }
+
+    /// Flushes on a blocking thread: the exporter needs the runtime to progress.
+    pub async fn shutdown(self) {
+        let Some(provider) = self.0 else { return };
+        match tokio::task::spawn_blocking(move || provider.shutdown()).await {
+            Ok(Ok(())) => {}
+            failed => tracing::warn!(?failed, "telemetry was not flushed"),
+        }
+    }
+}
+
+fn provider(endpoint: &str, identity: &Identity) -> Result<SdkTracerProvider, TelemetryError> {
+    let exporter = opentelemetry_otlp::SpanExporter::builder()
+        .with_tonic()
+        .with_endpoint(endpoint)
+        .build()
+        .map_err(|error| TelemetryError::Export {
+            endpoint: endpoint.to_owned(),
+            reason: error.to_string(),
+        })?;
+    let resource = Resource::builder()
+        .with_service_name(format!("skein-{}", identity.role))
+        .with_attribute(KeyValue::new("service.instance.id", identity.machine.clone()))
+        .with_attribute(KeyValue::new("cloud.region", identity.region.clone()))
+        .with_attribute(KeyValue::new("service.version", identity.release.clone()))
+        .build();
+    Ok(SdkTracerProvider::builder().with_resource(resource).with_batch_exporter(exporter).build())
+}
+
+static PROMETHEUS: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
+
+/// Seconds; from a cached answer to a long completion.
+const BUCKETS: [f64; 14] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
+
+/// The process's metrics; several services in one process (tests) share them.
+pub fn prometheus() -> Option<&'static PrometheusHandle> {
+    let install = || {
+        let buckets = Matcher::Suffix("_seconds".to_owned());
+        let builder = PrometheusBuilder::new().set_buckets_for_metric(buckets, &BUCKETS).ok()?;
+        builder.install_recorder().ok()
+    };
+    PROMETHEUS.get_or_init(install).as_ref()
+}
+
+struct Headers<'a>(&'a HeaderMap);
+
+impl Extractor for Headers<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key)?.to_str().ok()
+    }
+    fn keys(&self) -> Vec<&str> {
+        self.0.keys().map(http::HeaderName::as_str).collect()
+    }
+}
+
+/// Makes `span` a child of the trace the caller sent along.
+pub fn follow(span: &Span, headers: &HeaderMap) {
+    if headers.contains_key("traceparent") {
+        let parent = opentelemetry::global::get_text_map_propagator(|propagator| {
+            propagator.extract(&Headers(headers))
+        });
+        let _ = span.set_parent(parent);
+    }
+}
+
+struct HeadersMut<'a>(&'a mut HeaderMap);
+
+impl opentelemetry::propagation::Injector for HeadersMut<'_> {
+    fn set(&mut self, key: &str, value: String) {
+        let name = http::HeaderName::from_bytes(key.as_bytes());
+        if let (Ok(name), Ok(value)) = (name, value.parse()) {
+            self.0.insert(name, value);
+        }
+    }
+}
+
+/// Sends the current trace along.
+pub fn inject(headers: &mut HeaderMap) {
+    let context = Span::current().context();
+    opentelemetry::global::get_text_map_propagator(|propagator| {
+        propagator.inject_context(&context, &mut HeadersMut(headers));
+    });
+}
