@@ -29,6 +29,7 @@ pub mod fly_toml;
 mod layout;
 mod machine;
 pub mod network;
+mod plan;
 mod ready;
 pub mod schema;
 pub mod spec;
