@@ -1,1 +1,70 @@
-//! placeholder
+//! The public edge: who are you, and what may you do?
+//!
+//! One listener for HTTP/1.1 and h2c. OpenAI's HTTP dialect is translated here
+//! ([`openai`], [`chat`], [`run`]); gRPC and gRPC-Web are checked and passed on
+//! without being decoded ([`forward`]); keys are kept here ([`keys`],
+//! [`store`], [`admin`]).
+
+pub mod admin;
+pub mod body;
+pub mod chat;
+pub mod config;
+pub mod edge;
+pub mod embed;
+pub mod forward;
+pub mod gateway;
+pub mod keys;
+pub mod listing;
+pub mod openai;
+pub mod routes;
+pub mod run;
+pub mod sse;
+pub mod store;
+
+pub use config::Config;
+
+use gateway::Gateway;
+use mesh::{World, database::DatabaseError, ready::Readiness, serve};
+use store::Store;
+use tokio_util::task::AbortOnDropHandle;
+
+/// Why the gateway stopped or could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("key store: {0}")]
+    Store(#[from] DatabaseError),
+    #[error(
+        "{0} machines of this app are started, but SQLite serves one: set DATABASE_URL to a \
+         Postgres, or run `fly scale count 1`"
+    )]
+    SecondMachine(usize),
+    #[error("gRPC reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    #[error("serve: {0}")]
+    Serve(#[from] std::io::Error),
+}
+
+/// Serves until `world.stop`.
+pub async fn run(config: Config, world: World) -> Result<(), Error> {
+    if config.common.on_fly && config.database_url.starts_with("sqlite:") {
+        let machines = world.network.own_machines().await.unwrap_or(1);
+        if machines > 1 {
+            return Err(Error::SecondMachine(machines));
+        }
+    }
+    let readiness = Readiness::default();
+    let store = Store::open(&config.database_url).await?;
+    if let Some(secret) = &config.bootstrap_key {
+        store.bootstrap(secret.expose(), &config.bootstrap_tenant).await?;
+    }
+    let spawn = |task| AbortOnDropHandle::new(tokio::spawn(task));
+    let _polling = AbortOnDropHandle::new(tokio::spawn(
+        store.clone().follow(config.key_poll, readiness.clone()),
+    ));
+    let gateway = Gateway::new(&config, &world, store, readiness.clone());
+    let _router = spawn(gateway::watch_peer(gateway.router.clone(), readiness.clone()));
+    let _retrieval = spawn(gateway::watch_peer(gateway.retrieval.clone(), readiness.clone()));
+    let app = routes::routes(gateway, &config.cors_origins, world.max_deadline)?;
+    serve::public(world, app, readiness).await?;
+    Ok(())
+}

@@ -1,0 +1,207 @@
+//! What happens to every request at the door: its id, what is stripped from
+//! it, and what is recorded of it.
+//!
+//! Invariants:
+//! - Headers that mean something inside (`x-skein-*`, `fly-*`) never come from
+//!   outside.
+//! - A request is recorded once, when its body ends or its client leaves; no
+//!   header value and no body is ever part of the record.
+//! - Labels are bounded: an unknown path is `other`.
+
+use crate::gateway::{Gateway, RequestId};
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    middleware::Next,
+    response::Response,
+};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use http_body::{Frame, SizeHint};
+use mesh::{call, methods, telemetry};
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+};
+use tokio::time::Instant;
+use tracing::Instrument as _;
+
+const REGION: HeaderName = HeaderName::from_static("x-skein-region");
+const REQUEST_ID: HeaderName = HeaderName::from_static(call::REQUEST_ID);
+
+pub async fn edge(State(gateway): State<Gateway>, mut request: Request, next: Next) -> Response {
+    let route = route(request.uri().path());
+    if is_probe(&route) {
+        return next.run(request).await;
+    }
+    strip(request.headers_mut());
+    let given = request.headers().get(&REQUEST_ID).and_then(|id| id.to_str().ok());
+    let id: Arc<str> = match given.filter(|id| call::is_sane_request_id(id)) {
+        Some(id) => id.into(),
+        None => call::new_request_id().into(),
+    };
+    request.extensions_mut().insert(RequestId(Arc::clone(&id)));
+    let method = request.method().clone();
+    let span = tracing::info_span!("request", otel.name = %route, otel.kind = "server", %method, request_id = %id);
+    telemetry::follow(&span, request.headers());
+    let record = Record::new(route, Arc::clone(&gateway.in_flight), span.clone());
+    let mut response = next.run(request).instrument(span).await;
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        headers.insert(REQUEST_ID, id);
+    }
+    if let (false, Ok(region)) =
+        (headers.contains_key(&REGION), HeaderValue::from_str(&gateway.region))
+    {
+        headers.insert(REGION, region);
+    }
+    let status = outcome(headers).unwrap_or_else(|| response.status().as_str().to_owned());
+    response.map(|body| Body::new(Recorded { body, record, status: Some(status) }))
+}
+
+fn strip(headers: &mut HeaderMap) {
+    let inner = |name: &&HeaderName| {
+        name.as_str().starts_with("x-skein-") || name.as_str().starts_with("fly-")
+    };
+    let names: Vec<_> = headers.keys().filter(inner).cloned().collect();
+    for name in names {
+        headers.remove(name);
+    }
+}
+
+fn route(path: &str) -> String {
+    match path {
+        "/v1/chat/completions" | "/v1/embeddings" | "/v1/models" | "/healthz" | "/readyz" => {
+            path.to_owned()
+        }
+        model if model.starts_with("/v1/models/") => "/v1/models/{id}".to_owned(),
+        health if health.starts_with("/grpc.health.") => "/grpc.health.v1.Health".to_owned(),
+        rpc if methods::method(rpc).is_some() => rpc.to_owned(),
+        _ => "other".to_owned(),
+    }
+}
+
+/// Probes are not work: counting them would keep an idle machine awake.
+fn is_probe(route: &str) -> bool {
+    matches!(route, "/healthz" | "/readyz" | "/grpc.health.v1.Health")
+}
+
+fn outcome(headers: &HeaderMap) -> Option<String> {
+    Some(format!("grpc {}", headers.get("grpc-status")?.to_str().ok()?))
+}
+
+/// A request while it lives.
+struct Record {
+    route: String,
+    began: Instant,
+    in_flight: Arc<AtomicU64>,
+    span: tracing::Span,
+    status: String,
+}
+
+impl Record {
+    fn new(route: String, in_flight: Arc<AtomicU64>, span: tracing::Span) -> Self {
+        in_flight.fetch_add(1, Ordering::Relaxed);
+        metrics::gauge!("skein_gateway_in_flight").increment(1.0);
+        Self { route, began: Instant::now(), in_flight, span, status: "left".to_owned() }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        metrics::gauge!("skein_gateway_in_flight").decrement(1.0);
+        let seconds = self.began.elapsed().as_secs_f64();
+        let labels = [("route", self.route.clone()), ("status", self.status.clone())];
+        metrics::counter!("skein_gateway_requests_total", &labels).increment(1);
+        metrics::histogram!("skein_gateway_seconds", "route" => self.route.clone()).record(seconds);
+        let _entered = self.span.enter();
+        tracing::debug!(route = self.route, status = self.status, seconds, "request ended");
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// A response body that ends its record. Dropped before its end, the record
+    /// says that the client left.
+    struct Recorded {
+        #[pin]
+        body: Body,
+        record: Record,
+        status: Option<String>,
+    }
+}
+
+impl http_body::Body for Recorded {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let mut this = self.project();
+        let frame = this.body.as_mut().poll_frame(cx);
+        match &frame {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(status) = frame.trailers_ref().and_then(outcome) {
+                    this.record.status = status;
+                    *this.status = None;
+                } else if http_body::Body::is_end_stream(&*this.body)
+                    && let Some(status) = this.status.take()
+                {
+                    // The last frame: hyper will not ask for another.
+                    this.record.status = status;
+                }
+            }
+            Poll::Ready(None) => {
+                if let Some(status) = this.status.take() {
+                    this.record.status = status;
+                }
+            }
+            Poll::Ready(Some(Err(_))) => {
+                "broken".clone_into(&mut this.record.status);
+                *this.status = None;
+            }
+            Poll::Pending => {}
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        // An empty body is not polled unless it denies that it is at its end.
+        http_body::Body::is_end_stream(&self.body) && self.status.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_from_outside_looks_as_if_it_came_from_inside() {
+        let mut headers = HeaderMap::new();
+        for name in ["x-skein-token", "x-skein-region", "fly-region", "x-mine", "authorization"] {
+            headers.insert(name, HeaderValue::from_static("v"));
+        }
+        strip(&mut headers);
+        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["authorization", "x-mine"]);
+    }
+
+    #[test]
+    fn labels_are_bounded() {
+        assert_eq!(route("/v1/models/a/b"), "/v1/models/{id}");
+        assert_eq!(route("/wp-login.php"), "other");
+        let rpc = "/skein.model.v1.ModelService/Generate";
+        assert_eq!(route(rpc), rpc);
+    }
+}

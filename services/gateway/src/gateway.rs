@@ -1,0 +1,116 @@
+//! What every request to the gateway shares, and how a caller is let in.
+//!
+//! Invariants:
+//! - Nothing is forwarded for a caller without a good key of the right scope.
+//! - Tenant and principal of a call come from the key and nowhere else.
+
+use crate::{
+    config::Config,
+    keys::{self, Denied, Key, Scope},
+    store::Store,
+};
+use http::HeaderMap;
+use mesh::{Call, Channel, World, clock, peer::Peer, ready::Readiness};
+use std::{
+    ops::Deref,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Gateway(Arc<Shared>);
+
+pub struct Shared {
+    pub store: Store,
+    pub router: Channel,
+    pub retrieval: Channel,
+    pub region: String,
+    pub max_body: u64,
+    /// For HTTP requests, and gRPC ones that name none.
+    pub deadline: Duration,
+    pub keep_alive: Duration,
+    pub readiness: Readiness,
+    pub in_flight: Arc<AtomicU64>,
+    /// This machine, as `GetMeshStatus` shows it.
+    pub peer: Peer,
+}
+
+impl Deref for Gateway {
+    type Target = Shared;
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+/// The id that follows a request; put there by [`crate::edge`].
+#[derive(Clone)]
+pub struct RequestId(pub Arc<str>);
+
+/// Somebody with a good key; what it may do is asked per scope.
+pub struct Caller {
+    key: Arc<Key>,
+    request_id: Arc<str>,
+    deadline: Instant,
+}
+
+impl Caller {
+    /// The call to make on this caller's behalf, if the key has the scope.
+    pub fn call(&self, scope: Scope) -> Result<Call, Denied> {
+        self.key.allows(scope)?;
+        Ok(Call {
+            tenant: Arc::clone(&self.key.tenant),
+            principal: Arc::clone(&self.key.principal),
+            issuer: "gateway".into(),
+            deadline: self.deadline,
+            request_id: Arc::clone(&self.request_id),
+        })
+    }
+}
+
+impl Gateway {
+    pub fn new(config: &Config, world: &World, store: Store, readiness: Readiness) -> Self {
+        let in_flight = Arc::new(AtomicU64::new(0));
+        Self(Arc::new(Shared {
+            store,
+            router: world.network.channel("router"),
+            retrieval: world.network.channel("retrieval"),
+            region: world.identity.region.clone(),
+            max_body: config.max_body,
+            deadline: config.deadline.min(world.max_deadline),
+            keep_alive: config.keep_alive,
+            readiness: readiness.clone(),
+            in_flight: Arc::clone(&in_flight),
+            peer: world.peer(readiness, in_flight),
+        }))
+    }
+
+    /// Who sent a request, judged by its headers.
+    pub fn caller(&self, headers: &HeaderMap, parts: &http::Extensions) -> Result<Caller, Denied> {
+        let secret = keys::bearer(headers)?;
+        let key = self.store.keys().find(secret, clock::now_micros())?;
+        let request_id = parts.get::<RequestId>().map(|id| Arc::clone(&id.0));
+        let named = mesh::deadline::grpc_timeout(headers).unwrap_or(self.deadline);
+        Ok(Caller {
+            key,
+            request_id: request_id.unwrap_or_else(|| mesh::call::new_request_id().into()),
+            deadline: Instant::now() + named.min(self.deadline),
+        })
+    }
+}
+
+/// Says in `readyz` and `status` while a peer has no ready machine. That never
+/// makes the gateway itself unready.
+pub async fn watch_peer(channel: Channel, readiness: Readiness) {
+    let mut machines = channel.watch();
+    loop {
+        let missing = machines.borrow_and_update().is_empty();
+        let _reason = missing
+            .then(|| readiness.degraded(format!("no machine of {} is ready", channel.app())));
+        let changed = |set: &Vec<_>| set.is_empty() != missing;
+        if machines.wait_for(changed).await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! OpenAI's HTTP dialect: pure translation between its JSON and our contract.
+//!
+//! Nothing below does I/O; the endpoints in `chat`, `embed` and `models` do.
+//!
+//! Invariants:
+//! - Nothing a client sent is lost: a field we have no name for goes into
+//!   `extra_json`, or the request is refused naming it.
+//! - Every refusal is OpenAI's error body with the status its clients expect.
+
+pub mod chunks;
+pub mod embeddings;
+pub mod error;
+mod fields;
+mod message;
+pub mod models;
+pub mod request;
+mod tools;
+pub mod usage;
+pub mod whole;
