@@ -145,7 +145,8 @@ pub fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
 /// Writes `left` as `grpc-timeout`: milliseconds, or seconds beyond eight digits.
 pub fn to_grpc_timeout(left: Duration) -> String {
     let millis = left.as_millis().max(1);
-    if millis < 100_000_000 { format!("{millis}m") } else { format!("{}S", left.as_secs()) }
+    let seconds = left.as_secs().min(99_999_999); // the format has eight digits
+    if millis < 100_000_000 { format!("{millis}m") } else { format!("{seconds}S") }
 }
 
 #[cfg(test)]

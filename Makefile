@@ -1,0 +1,37 @@
+# The commands people type. `make help` lists them.
+SHELL := /bin/bash
+CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/skein
+MODELS ?= $(CACHE)/models
+SKEIN_PORT ?= 8080
+BINARIES := -p gateway -p router -p model-proxy -p retrieval -p skein-cli -p flynet -p providers
+
+.PHONY: help demo up models build test check install image
+
+help: ## what can be made
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+
+demo: ## build, start four apps, ask questions of the docs in two languages, stop
+	@CACHE=$(CACHE) MODELS=$(MODELS) scripts/demo.sh
+
+up: build models ## run the mesh on 127.0.0.1:$SKEIN_PORT until Ctrl-C
+	@exec target/debug/flynet up --port $(SKEIN_PORT) --dev-key .skein/dev.key --models $(MODELS)
+
+models: ## fetch the embedded models into a cache
+	@scripts/fetch-models.sh $(MODELS)
+
+build: ## build the four apps, the CLI and the emulator
+	@cargo build --locked $(BINARIES)
+
+test: build models ## everything that tests
+	@SKEIN_TEST_MODELS=$(MODELS) cargo test --workspace --locked --no-fail-fast
+
+check: ## formatting, lints, documentation
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
+
+install: ## put `skein` on the PATH
+	cargo install --locked --path services/cli
+
+image: ## build one app's image: make image APP=gateway (needs Docker; not run by the tests)
+	docker build --target $(APP) --tag skein-$(APP) --file docker/Dockerfile .
