@@ -45,11 +45,7 @@ pub struct LocalSettings {
 }
 
 impl Config {
-    pub fn from_process() -> Result<(Self, Vec<Setting>), ConfigError> {
-        Self::from_sources(&Sources::from_process()?)
-    }
-
-    pub fn from_sources(sources: &Sources) -> Result<(Self, Vec<Setting>), ConfigError> {
+    pub fn read(sources: &Sources) -> Result<(Self, Vec<Setting>), ConfigError> {
         let mut reader = sources.reader();
         let common = Common::read(&mut reader, ROLE);
         let openai = openai(&mut reader);

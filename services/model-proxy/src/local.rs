@@ -5,17 +5,39 @@
 //! - A model whose files are not here is not listed; calling it says what to run.
 //! - Nothing is cut silently: an input over a model's limit is an error.
 
-#[cfg(feature = "local")]
-mod engine;
+pub mod engine;
 pub mod extractive;
-#[cfg(feature = "local")]
-mod minilm;
-#[cfg(feature = "local")]
-mod queue;
-mod sentences;
-#[cfg(feature = "local")]
-mod smollm2;
-mod terms;
+pub mod minilm;
+pub mod queue;
+pub mod sentences;
+pub mod smollm2;
+pub mod terms;
 
-#[cfg(feature = "local")]
-pub use engine::Engine;
+pub use engine::{EXTRACTIVE, Engine, MINILM, PROVIDER, SMOLLM2};
+
+use crate::error::Error;
+use skein_proto::model::v1::{GenerateRequest, content_part::Part, response_format::Format, tool_choice};
+
+/// What no embedded model can do is refused, not ignored. Tools that need not
+/// be called are simply not called.
+pub fn check(request: &GenerateRequest) -> Result<(), Error> {
+    let refuse = |field: &str, what: &str| Err(Error::invalid(field, format!("the embedded models {what}")));
+    if request.sampling.as_ref().and_then(|sampling| sampling.n).is_some_and(|n| n > 1) {
+        return refuse("sampling.n", "make one choice");
+    }
+    let choice = request.tool_choice.as_ref().and_then(|choice| choice.choice.as_ref());
+    let required = tool_choice::Choice::Mode(tool_choice::Mode::Required.into());
+    if matches!(choice, Some(tool_choice::Choice::Tool(_))) || choice == Some(&required) {
+        return refuse("tool_choice", "call no tools");
+    }
+    let format = request.response_format.as_ref().and_then(|format| format.format.as_ref());
+    if matches!(format, Some(Format::JsonObject(true) | Format::JsonSchema(_))) {
+        return refuse("response_format", "answer in plain text only");
+    }
+    for (index, message) in request.messages.iter().enumerate() {
+        if message.content.iter().any(|part| matches!(part.part, Some(Part::Image(_) | Part::Audio(_)))) {
+            return refuse(&format!("messages[{index}].content"), "read text only");
+        }
+    }
+    Ok(())
+}

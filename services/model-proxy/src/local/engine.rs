@@ -13,7 +13,10 @@ use super::{
 };
 use crate::{config::LocalSettings, error::Error, provider::Event, transport::Events};
 use futures_util::stream;
-use skein_proto::model::v1::{Capability, GenerateRequest, Model, ModelHealth, Price};
+use skein_proto::model::v1::{
+    Capability, EmbedPurpose, EmbedRequest, Embedding, GenerateRequest, Model, ModelHealth, Price,
+    Usage, embed_input::Input,
+};
 use std::{
     path::{Path, PathBuf},
     sync::{
@@ -150,6 +153,22 @@ impl Engine {
         answer.await.unwrap_or_else(|_| Err(Error::Local("its thread has ended".to_owned())))
     }
 
+    pub async fn embed_request(&self, request: EmbedRequest) -> Result<(Vec<Embedding>, Usage), Error> {
+        let fits = i32::try_from(minilm::DIMENSIONS).unwrap_or(i32::MAX);
+        if request.dimensions.is_some_and(|wanted| wanted != fits) {
+            return Err(Error::invalid("dimensions", format!("local/minilm has {fits} and cannot shorten")));
+        }
+        let urgent = request.purpose() == EmbedPurpose::Query;
+        let inputs = request.inputs.into_iter().map(|input| match input.input {
+            Some(Input::Text(text)) => minilm::Input::Text(text),
+            Some(Input::Tokens(tokens)) => minilm::Input::Tokens(tokens.ids),
+            None => minilm::Input::Text(String::new()),
+        });
+        let output = self.embed(inputs.collect(), urgent).await?;
+        let embeddings = output.vectors.into_iter().map(|values| Embedding { values }).collect();
+        Ok((embeddings, Usage { input_uncached: output.tokens, ..Usage::default() }))
+    }
+
     pub fn list(&self) -> Vec<Model> {
         let free = Price { input: 0, output: 0, cache_read: None, cache_write: None, per_image: None };
         let model = |name: &str, capability: Capability| Model {
@@ -160,15 +179,16 @@ impl Engine {
             health: ModelHealth::Up.into(),
             ..Model::default()
         };
+        let tokens = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         let models = [
             model(EXTRACTIVE, Capability::Chat),
             Model {
-                context_window: 256,
-                dimensions: 384,
+                context_window: tokens(minilm::MAX_TOKENS),
+                dimensions: i32::try_from(minilm::DIMENSIONS).unwrap_or(i32::MAX),
                 ..model(MINILM, Capability::Embed)
             },
             Model {
-                context_window: 4096,
+                context_window: tokens(smollm2::MAX_PROMPT),
                 max_output: smollm2::MAX_OUTPUT,
                 ..model(SMOLLM2, Capability::Chat)
             },

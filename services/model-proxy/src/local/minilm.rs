@@ -64,7 +64,7 @@ impl Minilm {
 
     /// Serves one job, and urgent ones between its batches.
     pub fn serve(&self, job: Job, queue: &Queue<Job>) {
-        let Job { inputs, mut reply } = job;
+        let Job { inputs, reply } = job;
         let outcome = self.tokens(inputs).and_then(|inputs| self.embed(&inputs, || {
             while let Some(urgent) = queue.pop_urgent() {
                 let tokens = self.tokens(urgent.inputs);
