@@ -1,0 +1,70 @@
+//! Stock clients, unchanged, against the whole mesh.
+
+#![expect(clippy::unwrap_used, reason = "a failed setup is a failed test")]
+
+use e2e::{KEY, Mesh, python};
+use std::time::Duration;
+
+async fn mesh_with_provider() -> (Mesh, providers::openai::Fake) {
+    let fake = providers::openai::start().await.unwrap();
+    let mesh = Mesh::with(|spec| {
+        let provider = [("OPENAI_API_KEY", "sk-fake"), ("OPENAI_BASE_URL", fake.url.as_str())];
+        let provider = provider.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        spec.app_mut("model-proxy").unwrap().secrets.extend(provider);
+    })
+    .await;
+    (mesh, fake)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_official_python_clients_work_unchanged() {
+    let (mesh, _fake) = mesh_with_provider().await;
+    let mesh = std::sync::Arc::new(mesh);
+    for script in ["openai_client.py", "grpc_reflection.py", "grpc_stubs.py"] {
+        let mesh = std::sync::Arc::clone(&mesh);
+        tokio::task::spawn_blocking(move || python::run(&mesh, script)).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_goes_away_aborts_the_provider_request() {
+    let (mesh, fake) = mesh_with_provider().await;
+    let body = r#"{"model":"openai/slow-20","stream":true,"messages":[{"role":"user","content":"hi"}]}"#;
+    let request = e2e::client().post(format!("{}/v1/chat/completions", mesh.url));
+    let request = request.bearer_auth(KEY).header("content-type", "application/json").body(body);
+    let mut response = request.send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert!(response.chunk().await.unwrap().is_some());
+    drop(response);
+    // Within a second, says the promise; ten times that is the bound.
+    let log = fake.log_when(Duration::from_secs(10), |log| log.iter().any(|e| e.aborted)).await;
+    assert!(log.iter().any(|entry| entry.aborted), "{log:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_input_is_a_clear_error_and_secrets_stay_out_of_the_logs() {
+    let (mesh, _fake) = mesh_with_provider().await;
+    let chat = "/v1/chat/completions";
+    let secret = "the-prompt-nobody-may-log";
+    let ok = format!(r#"{{"model":"openai/echo","messages":[{{"role":"user","content":"{secret}"}}]}}"#);
+    assert_eq!(mesh.post(chat, Some(KEY), ok.clone().into_bytes()).await.0, 200);
+    assert_eq!(mesh.post(chat, None, ok.clone().into_bytes()).await.0, 401);
+    let big = vec![b'a'; 40 << 20];
+    for (body, status, says) in [
+        (r#"{"model":"openai/echo","messages":[]}"#.as_bytes().to_vec(), 400, "messages"),
+        (br#"{"model":"openai/echo","messages":"#.to_vec(), 400, "JSON"),
+        (b"{\"model\":\"\xff\"}".to_vec(), 400, "UTF-8"),
+        (ok.replace("openai/echo", "no-such-model").into_bytes(), 404, "no-such-model"),
+        (ok.replacen('{', r#"{"max_tokens":-5,"#, 1).into_bytes(), 400, "max_tokens"),
+        (big, 413, "32"),
+    ] {
+        let (got, text) = mesh.post(chat, Some(KEY), body).await;
+        assert_eq!(got, status, "{text}");
+        assert!(text.contains(says) && text.contains("\"error\""), "{says}: {text}");
+    }
+    assert_eq!(mesh.post("/v1/nothing", Some(KEY), b"{}".to_vec()).await.0, 404);
+    assert_eq!(e2e::client().get(format!("{}{chat}", mesh.url)).send().await.unwrap().status(), 405);
+    let logs = mesh.logs();
+    assert!(!logs.contains(secret) && !logs.contains(KEY), "a log tells a secret");
+    assert!(mesh.net.machines().iter().all(|machine| machine.starts == 1), "a machine died");
+}
