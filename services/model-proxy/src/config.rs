@@ -49,7 +49,9 @@ impl Config {
         let mut reader = sources.reader();
         let common = Common::read(&mut reader, ROLE);
         let openai = openai(&mut reader);
-        let time = |reader: &mut Reader<'_>, path, default| reader.or(key(path), Time::from_secs(default)).0;
+        let time = |reader: &mut Reader<'_>, path, default| {
+            reader.or(key(path), Time::from_secs(default)).0
+        };
         let timers = Timers {
             connect: time(&mut reader, "provider.connect_timeout", 5),
             first_token: time(&mut reader, "provider.first_token_timeout", 60),

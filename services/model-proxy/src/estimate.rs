@@ -20,7 +20,8 @@ pub fn text(text: &str) -> i64 {
 pub fn request(request: &GenerateRequest) -> i64 {
     let messages: i64 = request.messages.iter().map(message).sum();
     let passages: i64 = request.passages.iter().map(|p| text(&p.text) + PER_MESSAGE).sum();
-    let tools: i64 = request.tools.iter().map(|t| text(&t.description) + text(&t.parameters_json)).sum();
+    let tools: i64 =
+        request.tools.iter().map(|t| text(&t.description) + text(&t.parameters_json)).sum();
     messages + passages + tools
 }
 

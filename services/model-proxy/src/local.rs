@@ -16,12 +16,15 @@ pub mod terms;
 pub use engine::{EXTRACTIVE, Engine, MINILM, PROVIDER, SMOLLM2};
 
 use crate::error::Error;
-use skein_proto::model::v1::{GenerateRequest, content_part::Part, response_format::Format, tool_choice};
+use skein_proto::model::v1::{
+    GenerateRequest, content_part::Part, response_format::Format, tool_choice,
+};
 
 /// What no embedded model can do is refused, not ignored. Tools that need not
 /// be called are simply not called.
 pub fn check(request: &GenerateRequest) -> Result<(), Error> {
-    let refuse = |field: &str, what: &str| Err(Error::invalid(field, format!("the embedded models {what}")));
+    let refuse =
+        |field: &str, what: &str| Err(Error::invalid(field, format!("the embedded models {what}")));
     if request.sampling.as_ref().and_then(|sampling| sampling.n).is_some_and(|n| n > 1) {
         return refuse("sampling.n", "make one choice");
     }
@@ -35,7 +38,11 @@ pub fn check(request: &GenerateRequest) -> Result<(), Error> {
         return refuse("response_format", "answer in plain text only");
     }
     for (index, message) in request.messages.iter().enumerate() {
-        if message.content.iter().any(|part| matches!(part.part, Some(Part::Image(_) | Part::Audio(_)))) {
+        if message
+            .content
+            .iter()
+            .any(|part| matches!(part.part, Some(Part::Image(_) | Part::Audio(_))))
+        {
             return refuse(&format!("messages[{index}].content"), "read text only");
         }
     }

@@ -51,7 +51,8 @@ impl Models {
             let transport = Transport::new(config.timers);
             Some(transport.map_err(|error| Error::Local(format!("set up HTTPS client: {error}")))?)
         };
-        let prices = Prices::known().map_err(|error| Error::Local(format!("read prices: {error}")))?;
+        let prices =
+            Prices::known().map_err(|error| Error::Local(format!("read prices: {error}")))?;
         Ok(Self {
             providers,
             transport,
@@ -69,7 +70,9 @@ impl Models {
         }
         let (provider, id) = model.split_once('/').unwrap_or(("", model));
         #[cfg(feature = "local")]
-        if provider == local::PROVIDER && [local::EXTRACTIVE, local::MINILM, local::SMOLLM2].contains(&id) {
+        if provider == local::PROVIDER
+            && [local::EXTRACTIVE, local::MINILM, local::SMOLLM2].contains(&id)
+        {
             return Ok(Name { provider: local::PROVIDER, id: id.to_owned() });
         }
         if !id.is_empty()
@@ -101,7 +104,11 @@ impl Models {
         })))
     }
 
-    pub async fn embed(&self, name: &Name, request: EmbedRequest) -> Result<(Vec<Embedding>, Usage), Error> {
+    pub async fn embed(
+        &self,
+        name: &Name,
+        request: EmbedRequest,
+    ) -> Result<(Vec<Embedding>, Usage), Error> {
         let (embeddings, mut usage) = match self.remote(name) {
             Some((provider, transport)) => {
                 let wire = provider.embed(&name.id, &request)?;
@@ -150,7 +157,11 @@ impl Models {
         models
     }
 
-    async fn list_one(&self, provider: &dyn Provider, transport: &Transport) -> Result<Vec<Model>, Error> {
+    async fn list_one(
+        &self,
+        provider: &dyn Provider,
+        transport: &Transport,
+    ) -> Result<Vec<Model>, Error> {
         let body = transport.whole(provider, provider.list()?, Some(LIST_WAIT)).await?;
         let mut models = provider.listed(&body)?;
         for model in &mut models {
@@ -174,14 +185,21 @@ impl Models {
     #[cfg(feature = "local")]
     async fn generate_here(&self, name: &Name, request: GenerateRequest) -> Result<Events, Error> {
         if name.id == local::MINILM {
-            return Err(Error::invalid("model", "local/minilm embeds, it does not chat: use local/extractive"));
+            return Err(Error::invalid(
+                "model",
+                "local/minilm embeds, it does not chat: use local/extractive",
+            ));
         }
         local::check(&request)?;
         self.local.generate(&name.id, request).await
     }
 
     #[cfg(feature = "local")]
-    async fn embed_here(&self, name: &Name, request: EmbedRequest) -> Result<(Vec<Embedding>, Usage), Error> {
+    async fn embed_here(
+        &self,
+        name: &Name,
+        request: EmbedRequest,
+    ) -> Result<(Vec<Embedding>, Usage), Error> {
         if name.id != local::MINILM {
             let message = format!("{} chats, it does not embed: use local/minilm", name.full());
             return Err(Error::invalid("model", message));
@@ -195,7 +213,11 @@ impl Models {
     }
 
     #[cfg(not(feature = "local"))]
-    async fn embed_here(&self, name: &Name, _: EmbedRequest) -> Result<(Vec<Embedding>, Usage), Error> {
+    async fn embed_here(
+        &self,
+        name: &Name,
+        _: EmbedRequest,
+    ) -> Result<(Vec<Embedding>, Usage), Error> {
         Err(Error::UnknownModel(unknown(&name.full(), [])))
     }
 }

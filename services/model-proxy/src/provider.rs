@@ -30,8 +30,11 @@ pub enum Event {
 pub trait Provider: Send + Sync {
     /// The part before the slash in a model's name.
     fn name(&self) -> &'static str;
-    fn generate(&self, model: &str, request: &GenerateRequest)
-    -> Result<http::Request<Bytes>, Error>;
+    fn generate(
+        &self,
+        model: &str,
+        request: &GenerateRequest,
+    ) -> Result<http::Request<Bytes>, Error>;
     /// A fresh decoder for the answer to `request`.
     fn decoder(&self, request: &GenerateRequest) -> Box<dyn Decoder>;
     fn embed(&self, model: &str, request: &EmbedRequest) -> Result<http::Request<Bytes>, Error>;
@@ -68,7 +71,8 @@ pub fn registry(config: &Config) -> Result<Vec<Arc<dyn Provider>>, Error> {
 /// How long an error answer asks to wait; `retry-after-ms` is finer.
 pub fn retry_after(headers: &http::HeaderMap) -> Option<Duration> {
     let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<f64>().ok();
-    let seconds = number("retry-after-ms").map(|ms| ms / 1000.0).or(number("retry-after"))?;
+    let seconds =
+        number("retry-after-ms").map(|ms| ms / 1000.0).or_else(|| number("retry-after"))?;
     Duration::try_from_secs_f64(seconds).ok()
 }
 

@@ -21,8 +21,8 @@ use mesh::{
 };
 use skein_proto::model::v1::{
     EmbedRequest, EmbedResponse, GenerateImageRequest, GenerateImageResponse, GenerateRequest,
-    GenerateResponse, ListModelsRequest, ListModelsResponse, RerankRequest, RerankResponse, Started,
-    generate_response, model_service_server::ModelService,
+    GenerateResponse, ListModelsRequest, ListModelsResponse, RerankRequest, RerankResponse,
+    Started, generate_response, model_service_server::ModelService,
 };
 use std::{pin::Pin, sync::Arc};
 use tonic::{Request, Response, Status};
@@ -112,7 +112,10 @@ impl ModelService for ModelRpc {
         answers.map(Response::new).map_err(|error| to_status(&error))
     }
 
-    async fn embed(&self, request: Request<EmbedRequest>) -> Result<Response<EmbedResponse>, Status> {
+    async fn embed(
+        &self,
+        request: Request<EmbedRequest>,
+    ) -> Result<Response<EmbedResponse>, Status> {
         let answer = self.embedded(request.into_inner()).await;
         answer.map(Response::new).map_err(|error| to_status(&error))
     }

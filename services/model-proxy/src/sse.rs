@@ -65,7 +65,9 @@ impl Parser {
         self.begun = true;
         if text.is_empty() {
             out.extend(self.data.take());
-        } else if let Some(value) = text.strip_prefix("data:").or((text == "data").then_some("")) {
+        } else if let Some(value) =
+            text.strip_prefix("data:").or_else(|| (text == "data").then_some(""))
+        {
             let value = value.strip_prefix(' ').unwrap_or(value);
             match &mut self.data {
                 Some(data) => {

@@ -81,7 +81,8 @@ impl Transport {
             reading.read_whole().await?;
         }
         let first = reading.next(true).await;
-        let first = first.unwrap_or_else(|| Err(reading.clock.error(Failure::Cut, "nothing came")))?;
+        let first =
+            first.unwrap_or_else(|| Err(reading.clock.error(Failure::Cut, "nothing came")))?;
         let rest = stream::unfold(reading, |mut reading| async move {
             let event = reading.next(false).await?;
             Some((event, reading))
@@ -266,8 +267,12 @@ async fn read_body(
             Err(_) => return Err(clock.expired(failure)),
             Ok(Err(_)) => return Err(clock.error(Failure::Unavailable, "the answer was cut")),
             Ok(Ok(None)) => return Ok(body.into()),
-            Ok(Ok(Some(bytes))) if body.len() + bytes.len() <= limit => body.extend_from_slice(&bytes),
-            Ok(Ok(Some(_))) => return Err(clock.error(Failure::Malformed, "the answer is too large")),
+            Ok(Ok(Some(bytes))) if body.len() + bytes.len() <= limit => {
+                body.extend_from_slice(&bytes);
+            }
+            Ok(Ok(Some(_))) => {
+                return Err(clock.error(Failure::Malformed, "the answer is too large"));
+            }
         }
     }
 }

@@ -31,7 +31,8 @@ pub fn generate(request: &GenerateRequest) -> Result<(), Error> {
         }
     }
     if request.metadata.len() > MOST_METADATA {
-        let message = format!("holds {} entries, at most {MOST_METADATA} are taken", request.metadata.len());
+        let message =
+            format!("holds {} entries, at most {MOST_METADATA} are taken", request.metadata.len());
         return Err(Error::invalid("metadata", message));
     }
     object("extra_json", &request.extra_json)
@@ -40,7 +41,10 @@ pub fn generate(request: &GenerateRequest) -> Result<(), Error> {
 pub fn embed(request: &EmbedRequest) -> Result<(), Error> {
     let count = request.inputs.len();
     if !(1..=MOST_INPUTS).contains(&count) {
-        return Err(Error::invalid("inputs", format!("must hold 1 to {MOST_INPUTS}, holds {count}")));
+        return Err(Error::invalid(
+            "inputs",
+            format!("must hold 1 to {MOST_INPUTS}, holds {count}"),
+        ));
     }
     for (index, input) in request.inputs.iter().enumerate() {
         let empty = match &input.input {
@@ -64,15 +68,23 @@ fn message(index: usize, message: &Message) -> Result<(), Error> {
     let field = |name: &str| format!("messages[{index}].{name}");
     let role = Role::try_from(message.role).unwrap_or_default();
     if role == Role::Unspecified {
-        return Err(Error::invalid(field("role"), "must be one of SYSTEM, DEVELOPER, USER, ASSISTANT, TOOL"));
+        return Err(Error::invalid(
+            field("role"),
+            "must be one of SYSTEM, DEVELOPER, USER, ASSISTANT, TOOL",
+        ));
     }
     if role == Role::Tool && message.tool_call_id.is_empty() {
-        return Err(Error::invalid(field("tool_call_id"), "must name the call that this message answers"));
+        return Err(Error::invalid(
+            field("tool_call_id"),
+            "must name the call that this message answers",
+        ));
     }
     if role != Role::Assistant && !message.tool_calls.is_empty() {
         return Err(Error::invalid(field("tool_calls"), "only an ASSISTANT message makes calls"));
     }
-    let says = !message.content.is_empty() || !message.tool_calls.is_empty() || !message.refusal.is_empty();
+    let says = !message.content.is_empty()
+        || !message.tool_calls.is_empty()
+        || !message.refusal.is_empty();
     if !says && role != Role::Tool {
         return Err(Error::invalid(field("content"), "must not be empty"));
     }
@@ -81,8 +93,15 @@ fn message(index: usize, message: &Message) -> Result<(), Error> {
         match &part.part {
             None => return Err(Error::invalid(field(), "must be text, image or audio")),
             Some(Part::Image(image)) => match &image.source {
-                Some(Source::Url(url)) if !url.starts_with("https://") && !url.starts_with("http://") && !url.starts_with("data:") => {
-                    return Err(Error::invalid(field(), "an image's url must begin with https: or data:"));
+                Some(Source::Url(url))
+                    if !url.starts_with("https://")
+                        && !url.starts_with("http://")
+                        && !url.starts_with("data:") =>
+                {
+                    return Err(Error::invalid(
+                        field(),
+                        "an image's url must begin with https: or data:",
+                    ));
                 }
                 None => return Err(Error::invalid(field(), "an image needs a url or data")),
                 Some(_) => {}
@@ -97,7 +116,10 @@ fn sampling(sampling: &Sampling) -> Result<(), Error> {
     if let Some(count) = sampling.max_tokens
         && count < 1
     {
-        return Err(Error::invalid("sampling.max_tokens", format!("must be at least 1, is {count}")));
+        return Err(Error::invalid(
+            "sampling.max_tokens",
+            format!("must be at least 1, is {count}"),
+        ));
     }
     if let Some(choices) = sampling.n
         && !(1..=8).contains(&choices)
@@ -105,7 +127,10 @@ fn sampling(sampling: &Sampling) -> Result<(), Error> {
         return Err(Error::invalid("sampling.n", format!("must be 1 to 8, is {choices}")));
     }
     if sampling.stop.len() > 4 || sampling.stop.iter().any(String::is_empty) {
-        return Err(Error::invalid("sampling.stop", "must hold at most 4 texts, none of them empty"));
+        return Err(Error::invalid(
+            "sampling.stop",
+            "must hold at most 4 texts, none of them empty",
+        ));
     }
     for (name, value, low, high) in [
         ("temperature", sampling.temperature, 0.0, 2.0),
@@ -118,7 +143,10 @@ fn sampling(sampling: &Sampling) -> Result<(), Error> {
             && !(low..=high).contains(&value)
         {
             let low = if low == f64::MIN_POSITIVE { "above 0".to_owned() } else { low.to_string() };
-            return Err(Error::invalid(format!("sampling.{name}"), format!("must be {low} to {high}, is {value}")));
+            return Err(Error::invalid(
+                format!("sampling.{name}"),
+                format!("must be {low} to {high}, is {value}"),
+            ));
         }
     }
     Ok(())
@@ -165,7 +193,8 @@ mod tests {
             "sampling.max_tokens"
         );
         assert_eq!(
-            wrong(|r| r.sampling = Some(Sampling { temperature: Some(f64::NAN), ..Sampling::default() })),
+            wrong(|r| r.sampling =
+                Some(Sampling { temperature: Some(f64::NAN), ..Sampling::default() })),
             "sampling.temperature"
         );
         assert_eq!(

@@ -52,7 +52,11 @@ impl Fake {
     }
 
     /// The log as soon as `done` holds for it, or as it is after `patience`.
-    pub async fn log_when(&self, patience: Duration, done: impl Fn(&[Entry]) -> bool) -> Vec<Entry> {
+    pub async fn log_when(
+        &self,
+        patience: Duration,
+        done: impl Fn(&[Entry]) -> bool,
+    ) -> Vec<Entry> {
         let waiting = async {
             loop {
                 let changed = self.log.changed();
@@ -109,7 +113,12 @@ async fn authorized(request: Request, next: Next) -> Response {
     match key.and_then(|key| key.strip_prefix("Bearer ")) {
         Some(key) if key != "sk-wrong" => next.run(request).await,
         _ if open => next.run(request).await,
-        _ => answers::error(401, "invalid_request_error", Some("invalid_api_key"), "Incorrect API key provided"),
+        _ => answers::error(
+            401,
+            "invalid_request_error",
+            Some("invalid_api_key"),
+            "Incorrect API key provided",
+        ),
     }
 }
 

@@ -89,7 +89,8 @@ impl Engine {
     }
 
     fn has(&self, model: &str) -> bool {
-        let all = |folder: &Path, files: &[&str]| files.iter().all(|file| folder.join(file).is_file());
+        let all =
+            |folder: &Path, files: &[&str]| files.iter().all(|file| folder.join(file).is_file());
         match model {
             EXTRACTIVE => true,
             MINILM => all(&self.folder.join("minilm"), &minilm::FILES),
@@ -103,7 +104,9 @@ impl Engine {
             return Ok(());
         }
         let folder = self.folder.display();
-        Err(Error::NotInstalled(format!("the files of local/{model} are not in {folder}: run `make models`, or set SKEIN_LOCAL__MODELS")))
+        Err(Error::NotInstalled(format!(
+            "the files of local/{model} are not in {folder}: run `make models`, or set SKEIN_LOCAL__MODELS"
+        )))
     }
 
     pub async fn generate(&self, model: &str, request: GenerateRequest) -> Result<Events, Error> {
@@ -116,7 +119,8 @@ impl Engine {
         let (events, mut receiver) = mpsc::channel(8);
         self.smollm2.push(smollm2::Job { request, events }, false)?;
         let first = receiver.recv().await;
-        let first = first.unwrap_or_else(|| Err(Error::Local("its thread has ended".to_owned())))?;
+        let first =
+            first.unwrap_or_else(|| Err(Error::Local("its thread has ended".to_owned())))?;
         let rest = stream::unfold(receiver, |mut receiver| async {
             Some((receiver.recv().await?, receiver))
         });
@@ -146,17 +150,27 @@ impl Engine {
         texts.iter().map(|text| text.iter().zip(question).map(|(a, b)| a * b).sum()).collect()
     }
 
-    pub async fn embed(&self, inputs: Vec<minilm::Input>, urgent: bool) -> Result<minilm::Output, Error> {
+    pub async fn embed(
+        &self,
+        inputs: Vec<minilm::Input>,
+        urgent: bool,
+    ) -> Result<minilm::Output, Error> {
         self.demand(MINILM)?;
         let (reply, answer) = oneshot::channel();
         self.minilm.push(minilm::Job { inputs, reply }, urgent)?;
         answer.await.unwrap_or_else(|_| Err(Error::Local("its thread has ended".to_owned())))
     }
 
-    pub async fn embed_request(&self, request: EmbedRequest) -> Result<(Vec<Embedding>, Usage), Error> {
+    pub async fn embed_request(
+        &self,
+        request: EmbedRequest,
+    ) -> Result<(Vec<Embedding>, Usage), Error> {
         let fits = i32::try_from(minilm::DIMENSIONS).unwrap_or(i32::MAX);
         if request.dimensions.is_some_and(|wanted| wanted != fits) {
-            return Err(Error::invalid("dimensions", format!("local/minilm has {fits} and cannot shorten")));
+            return Err(Error::invalid(
+                "dimensions",
+                format!("local/minilm has {fits} and cannot shorten"),
+            ));
         }
         let urgent = request.purpose() == EmbedPurpose::Query;
         let inputs = request.inputs.into_iter().map(|input| match input.input {
@@ -170,7 +184,8 @@ impl Engine {
     }
 
     pub fn list(&self) -> Vec<Model> {
-        let free = Price { input: 0, output: 0, cache_read: None, cache_write: None, per_image: None };
+        let free =
+            Price { input: 0, output: 0, cache_read: None, cache_write: None, per_image: None };
         let model = |name: &str, capability: Capability| Model {
             id: format!("{PROVIDER}/{name}"),
             provider: PROVIDER.to_owned(),
@@ -210,7 +225,10 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), Error> {
     thread.map(drop).map_err(|error| Error::Local(format!("start thread: {error}")))
 }
 
-fn ready<M>(model: &mut Option<M>, load: impl FnOnce() -> Result<M, Error>) -> Result<&mut M, Error> {
+fn ready<M>(
+    model: &mut Option<M>,
+    load: impl FnOnce() -> Result<M, Error>,
+) -> Result<&mut M, Error> {
     match model {
         Some(model) => Ok(model),
         empty => Ok(empty.insert(load()?)),

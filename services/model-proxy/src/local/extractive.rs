@@ -76,7 +76,8 @@ impl<'a> Search<'a> {
     /// The question and the sentences whose meaning is worth comparing; none
     /// for Chinese, which the embedded model does not understand.
     pub fn shortlist(&self) -> Option<(&str, Vec<&str>)> {
-        let texts = self.candidates.iter().take(SHORTLIST).map(|c| self.text(c)).collect::<Vec<_>>();
+        let texts =
+            self.candidates.iter().take(SHORTLIST).map(|c| self.text(c)).collect::<Vec<_>>();
         (!texts.is_empty() && !chinese(&self.question)).then_some((self.question.as_str(), texts))
     }
 
@@ -91,7 +92,8 @@ impl<'a> Search<'a> {
         let mut quotes: Vec<Quote> = Vec::new();
         let best = self.candidates.first().map_or(0.0, |candidate| candidate.score);
         for candidate in &self.candidates {
-            let answers = candidate.words >= ENOUGH_WORDS || candidate.similarity >= ENOUGH_SIMILARITY;
+            let answers =
+                candidate.words >= ENOUGH_WORDS || candidate.similarity >= ENOUGH_SIMILARITY;
             if quotes.len() == MOST || candidate.score < best * NEAR_BEST {
                 break;
             }
@@ -210,15 +212,33 @@ impl Unit {
         if self.asks || self.terms.len() < 3 {
             score *= 0.6;
         }
-        Candidate { passage: self.passage, range: self.range.clone(), words, score, similarity: 0.0 }
+        Candidate {
+            passage: self.passage,
+            range: self.range.clone(),
+            words,
+            score,
+            similarity: 0.0,
+        }
     }
 }
 
 fn asks_for_number(question: &str) -> bool {
     let lower = question.to_lowercase();
-    ["how many", "how long", "how much", "how often", "how large", "how big", "how old", "port", "when ", "which year", "number"]
-        .iter()
-        .any(|words| lower.contains(words))
+    [
+        "how many",
+        "how long",
+        "how much",
+        "how often",
+        "how large",
+        "how big",
+        "how old",
+        "port",
+        "when ",
+        "which year",
+        "number",
+    ]
+    .iter()
+    .any(|words| lower.contains(words))
         || ["几", "多少", "多久", "多长", "多大", "哪年", "何时", "什么时候", "端口", "时间"]
             .iter()
             .any(|words| lower.contains(words))
@@ -238,7 +258,10 @@ fn question(request: &GenerateRequest, terms: &Terms) -> String {
     if terms.of(&last).len() >= 2 {
         return last;
     }
-    asked.next().map(text).map_or(last.clone(), |earlier| format!("{last}\n{earlier}"))
+    match asked.next().map(text) {
+        Some(earlier) => format!("{last}\n{earlier}"),
+        None => last,
+    }
 }
 
 fn chinese(text: &str) -> bool {
@@ -265,7 +288,9 @@ pub fn events(request: &GenerateRequest, quotes: &[Quote]) -> Vec<Event> {
         }
         output += tokens;
         let pieces = std::iter::once(Piece::Text(text)).chain(citation.map(Piece::Citation));
-        events.extend(pieces.map(|piece| Event::Delta(Delta { piece: Some(piece), ..Delta::default() })));
+        events.extend(
+            pieces.map(|piece| Event::Delta(Delta { piece: Some(piece), ..Delta::default() })),
+        );
     }
     let usage = Usage {
         input_uncached: estimate::request(request),
@@ -282,7 +307,9 @@ pub fn events(request: &GenerateRequest, quotes: &[Quote]) -> Vec<Event> {
 fn cite(request: &GenerateRequest, quote: &Quote) -> Citation {
     let passage = &request.passages[quote.passage];
     // A span that does not fit its text would point at other bytes.
-    let span = passage.span.filter(|span| span.end.checked_sub(span.start) == Some(passage.text.len() as u64));
+    let span = passage
+        .span
+        .filter(|span| span.end.checked_sub(span.start) == Some(passage.text.len() as u64));
     Citation {
         passage: u32::try_from(quote.passage).unwrap_or(u32::MAX),
         collection: passage.collection.clone(),

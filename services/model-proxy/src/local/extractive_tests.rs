@@ -10,7 +10,8 @@ const START: u64 = 1000;
 
 fn request(question: &str, text: &str) -> GenerateRequest {
     let content = vec![ContentPart { part: Some(Part::Text(question.to_owned())) }];
-    let half = text.match_indices("\n\n").map(|(at, _)| at).find(|at| *at >= text.len() / 2).unwrap_or(0);
+    let half =
+        text.match_indices("\n\n").map(|(at, _)| at).find(|at| *at >= text.len() / 2).unwrap_or(0);
     let passages = [(0, half), (half, text.len())].map(|(from, to)| Passage {
         document_id: "page".to_owned(),
         text: text[from..to].to_owned(),
@@ -54,39 +55,50 @@ fn right(text: &str, questions: &[(&str, &str)]) {
             wrong.push((*question, said));
         }
     }
-    assert!(wrong.len() * 5 <= questions.len(), "{} of {} wrong: {wrong:#?}", wrong.len(), questions.len());
+    assert!(
+        wrong.len() * 5 <= questions.len(),
+        "{} of {} wrong: {wrong:#?}",
+        wrong.len(),
+        questions.len()
+    );
 }
 
 #[test]
 fn english_questions_find_their_sentences() {
-    right(ENGLISH, &[
-        ("Which port does the gateway listen on?", "8080"),
-        ("How long does the service wait before it drains?", "two seconds"),
-        ("What happens to a stream without a finish reason?", "STREAM_CUT"),
-        ("Who may call the model proxy?", "router"),
-        ("Where are API keys stored?", "hashed"),
-        ("How many bytes may a request body have?", "32 MiB"),
-        ("What command starts the whole mesh?", "make up"),
-        ("Why are addresses never an identity?", "move"),
-        ("What does exit code 5 mean?", "budget"),
-        ("How are budgets counted?", "nano-dollars"),
-    ]);
+    right(
+        ENGLISH,
+        &[
+            ("Which port does the gateway listen on?", "8080"),
+            ("How long does the service wait before it drains?", "two seconds"),
+            ("What happens to a stream without a finish reason?", "STREAM_CUT"),
+            ("Who may call the model proxy?", "router"),
+            ("Where are API keys stored?", "hashed"),
+            ("How many bytes may a request body have?", "32 MiB"),
+            ("What command starts the whole mesh?", "make up"),
+            ("Why are addresses never an identity?", "move"),
+            ("What does exit code 5 mean?", "budget"),
+            ("How are budgets counted?", "nano-dollars"),
+        ],
+    );
 }
 
 #[test]
 fn chinese_questions_find_their_sentences() {
-    right(CHINESE, &[
-        ("网关监听哪个端口？", "8080"),
-        ("服务在排空之前等待多久？", "两秒"),
-        ("没有结束原因的流会怎样？", "STREAM_CUT"),
-        ("谁可以调用模型代理？", "路由器"),
-        ("API 密钥是怎么保存的？", "散列"),
-        ("请求体最大可以多大？", "32 MiB"),
-        ("用什么命令启动整个网格？", "make up"),
-        ("为什么地址不能当作身份？", "移动"),
-        ("退出码 5 表示什么？", "预算"),
-        ("预算用什么单位计算？", "纳美元"),
-    ]);
+    right(
+        CHINESE,
+        &[
+            ("网关监听哪个端口？", "8080"),
+            ("服务在排空之前等待多久？", "两秒"),
+            ("没有结束原因的流会怎样？", "STREAM_CUT"),
+            ("谁可以调用模型代理？", "路由器"),
+            ("API 密钥是怎么保存的？", "散列"),
+            ("请求体最大可以多大？", "32 MiB"),
+            ("用什么命令启动整个网格？", "make up"),
+            ("为什么地址不能当作身份？", "移动"),
+            ("退出码 5 表示什么？", "预算"),
+            ("预算用什么单位计算？", "纳美元"),
+        ],
+    );
 }
 
 #[test]

@@ -47,11 +47,12 @@ impl Minilm {
         let failed = |what: &str, error: &dyn std::fmt::Display| {
             Error::Local(format!("load {what} of {}: {error}", folder.display()))
         };
-        let read = |name: &str| std::fs::read(folder.join(name)).map_err(|error| failed(name, &error));
-        let config: Config =
-            serde_json::from_slice(&read("config.json")?).map_err(|error| failed("config.json", &error))?;
-        let mut tokenizer =
-            Tokenizer::from_bytes(read("tokenizer.json")?).map_err(|error| failed("tokenizer.json", &error))?;
+        let read =
+            |name: &str| std::fs::read(folder.join(name)).map_err(|error| failed(name, &error));
+        let config: Config = serde_json::from_slice(&read("config.json")?)
+            .map_err(|error| failed("config.json", &error))?;
+        let mut tokenizer = Tokenizer::from_bytes(read("tokenizer.json")?)
+            .map_err(|error| failed("tokenizer.json", &error))?;
         // The file asks for both, and both would hide an input that is too long.
         tokenizer.with_truncation(None).map_err(|error| failed("tokenizer.json", &error))?;
         tokenizer.with_padding(None);
@@ -65,14 +66,17 @@ impl Minilm {
     /// Serves one job, and urgent ones between its batches.
     pub fn serve(&self, job: Job, queue: &Queue<Job>) {
         let Job { inputs, reply } = job;
-        let outcome = self.tokens(inputs).and_then(|inputs| self.embed(&inputs, || {
-            while let Some(urgent) = queue.pop_urgent() {
-                let tokens = self.tokens(urgent.inputs);
-                // Nobody left to hear the answer is no failure of ours.
-                let _ = urgent.reply.send(tokens.and_then(|tokens| self.embed(&tokens, || true)));
-            }
-            !reply.is_closed()
-        }));
+        let outcome = self.tokens(inputs).and_then(|inputs| {
+            self.embed(&inputs, || {
+                while let Some(urgent) = queue.pop_urgent() {
+                    let tokens = self.tokens(urgent.inputs);
+                    // Nobody left to hear the answer is no failure of ours.
+                    let _ =
+                        urgent.reply.send(tokens.and_then(|tokens| self.embed(&tokens, || true)));
+                }
+                !reply.is_closed()
+            })
+        });
         let _ = reply.send(outcome);
     }
 
@@ -82,18 +86,27 @@ impl Minilm {
                 Input::Tokens(ids) => ids,
                 Input::Text(text) => {
                     let encoding = self.tokenizer.encode_fast(text, true);
-                    encoding.map_err(|error| Error::Local(format!("tokenize: {error}")))?.get_ids().to_vec()
+                    encoding
+                        .map_err(|error| Error::Local(format!("tokenize: {error}")))?
+                        .get_ids()
+                        .to_vec()
                 }
             };
             let (field, count) = (format!("inputs[{index}]"), ids.len());
             if count > MAX_TOKENS {
-                return Err(Error::invalid(field, format!(
-                    "has {count} tokens, more than the {MAX_TOKENS} that local/minilm takes: make it shorter"
-                )));
+                return Err(Error::invalid(
+                    field,
+                    format!(
+                        "has {count} tokens, more than the {MAX_TOKENS} that local/minilm takes: make it shorter"
+                    ),
+                ));
             }
             let known = u32::try_from(self.tokenizer.get_vocab_size(true)).unwrap_or(u32::MAX);
             if ids.is_empty() || ids.iter().any(|id| *id >= known) {
-                return Err(Error::invalid(field, format!("tokens must be below {known}, at least one")));
+                return Err(Error::invalid(
+                    field,
+                    format!("tokens must be below {known}, at least one"),
+                ));
             }
             Ok(ids)
         };

@@ -34,7 +34,11 @@ impl<T> Queue<T> {
         if waiting >= self.limit {
             return Err(Error::Busy(waiting));
         }
-        if urgent { jobs.urgent.push_back(job) } else { jobs.plain.push_back(job) }
+        if urgent {
+            jobs.urgent.push_back(job);
+        } else {
+            jobs.plain.push_back(job);
+        }
         drop(jobs);
         self.wake.notify_one();
         Ok(())

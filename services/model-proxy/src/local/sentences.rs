@@ -80,7 +80,8 @@ fn kind(line: &str, fenced: bool) -> Kind {
         return Kind::Heading;
     }
     let digits = line.bytes().take_while(u8::is_ascii_digit).count();
-    let numbered = digits > 0 && (line[digits..].starts_with(". ") || line[digits..].starts_with(") "));
+    let numbered =
+        digits > 0 && (line[digits..].starts_with(". ") || line[digits..].starts_with(") "));
     let bullet = ["- ", "* ", "+ ", "• "].iter().any(|mark| line.starts_with(mark));
     if numbered || bullet || line.starts_with("> ") { Kind::Item } else { Kind::Prose }
 }
@@ -197,7 +198,18 @@ mod tests {
 
     #[test]
     fn any_text_gives_ordered_ranges_on_characters() {
-        let samples = ["", "...", "。。。", "a.\u{200b}b", "😀!😀?", "- ", "```", "| |", "1.", "\r\n\r\nx. Y"];
+        let samples = [
+            "",
+            "...",
+            "。。。",
+            "a.\u{200b}b",
+            "😀!😀?",
+            "- ",
+            "```",
+            "| |",
+            "1.",
+            "\r\n\r\nx. Y",
+        ];
         for text in samples {
             let mut last = 0;
             for sentence in split(text) {

@@ -44,7 +44,9 @@ pub struct Smollm2 {
 impl Smollm2 {
     pub fn load(folder: &Path) -> Result<Self, Error> {
         let path = folder.join(FILE);
-        let failed = |error: &dyn std::fmt::Display| Error::Local(format!("load {}: {error}", path.display()));
+        let failed = |error: &dyn std::fmt::Display| {
+            Error::Local(format!("load {}: {error}", path.display()))
+        };
         let mut file = BufReader::new(File::open(&path).map_err(|error| failed(&error))?);
         let content = Content::read(&mut file).map_err(|error| failed(&error))?;
         let tokenizer = Tokenizer::from_gguf(&content).map_err(|error| failed(&error))?;
@@ -89,7 +91,8 @@ impl Smollm2 {
                 reason = FinishReason::Stop;
                 break;
             }
-            let piece = decoder.step(token).map_err(|error| Error::Local(format!("decode: {error}")))?;
+            let piece =
+                decoder.step(token).map_err(|error| Error::Local(format!("decode: {error}")))?;
             let stopped = text.push(&piece.unwrap_or_default());
             if !send(job, text.ready(stopped)) {
                 return Ok(());
@@ -119,9 +122,15 @@ impl Smollm2 {
 
     fn encode(&self, prompt: &str) -> Result<Vec<u32>, Error> {
         let encoding = self.tokenizer.encode_fast(prompt, false);
-        let ids = encoding.map_err(|error| Error::Local(format!("tokenize: {error}")))?.get_ids().to_vec();
+        let ids = encoding
+            .map_err(|error| Error::Local(format!("tokenize: {error}")))?
+            .get_ids()
+            .to_vec();
         if ids.len() > MAX_PROMPT {
-            let message = format!("make {} tokens with the passages, more than the {MAX_PROMPT} that local/smollm2-135m takes", ids.len());
+            let message = format!(
+                "make {} tokens with the passages, more than the {MAX_PROMPT} that local/smollm2-135m takes",
+                ids.len()
+            );
             return Err(Error::invalid("messages", message));
         }
         Ok(ids)
@@ -157,7 +166,11 @@ impl Text {
     fn ready(&mut self, stopped: bool) -> String {
         let begins = |at: &usize| self.stops.iter().any(|stop| stop.starts_with(&self.held[*at..]));
         let starts = self.held.char_indices().map(|(at, _)| at).find(begins);
-        let rest = self.held.split_off(if stopped { self.held.len() } else { starts.unwrap_or(self.held.len()) });
+        let rest = self.held.split_off(if stopped {
+            self.held.len()
+        } else {
+            starts.unwrap_or(self.held.len())
+        });
         std::mem::replace(&mut self.held, rest)
     }
 }
@@ -196,7 +209,8 @@ fn prompt(request: &GenerateRequest) -> String {
 
 fn sources(passages: &[Passage]) -> String {
     let numbered = passages.iter().enumerate();
-    let texts: Vec<_> = numbered.map(|(at, passage)| format!("[{}] {}", at + 1, passage.text)).collect();
+    let texts: Vec<_> =
+        numbered.map(|(at, passage)| format!("[{}] {}", at + 1, passage.text)).collect();
     format!("Answer from these sources and cite them like [1].\n{}", texts.join("\n"))
 }
 

@@ -15,7 +15,8 @@ then there these they this those to tell us was we were what when where which wh
 with would you your please about explain describe ";
 
 /// Pairs and single characters that ask, and say nothing of what is asked.
-const STOP_CHARACTERS: &str = "的了是在和与或吗呢吧啊有为以及于之其这那哪些什么怎样如何请问谁几多少個个";
+const STOP_CHARACTERS: &str =
+    "的了是在和与或吗呢吧啊有为以及于之其这那哪些什么怎样如何请问谁几多少個个";
 
 pub struct Terms {
     stemmer: Stemmer,
@@ -46,7 +47,8 @@ impl Terms {
 
     fn word(&self, word: &str, terms: &mut Vec<String>) {
         let word = word.to_lowercase();
-        let parts: Vec<_> = word.split(['_', '.', '\'', ':']).filter(|part| !part.is_empty()).collect();
+        let parts: Vec<_> =
+            word.split(['_', '.', '\'', ':']).filter(|part| !part.is_empty()).collect();
         if parts.len() > 1 && !word.contains('\'') {
             terms.push(word.clone());
         }

@@ -40,7 +40,9 @@ impl OpenAi {
             .as_ref()
             .map(|key| {
                 let mut value = http::HeaderValue::try_from(format!("Bearer {}", key.expose()))
-                    .map_err(|_| Error::invalid("OPENAI_API_KEY", "holds a character that no header may"))?;
+                    .map_err(|_| {
+                        Error::invalid("OPENAI_API_KEY", "holds a character that no header may")
+                    })?;
                 value.set_sensitive(true);
                 Ok(value)
             })
@@ -49,7 +51,12 @@ impl OpenAi {
         Ok(Self { base, authorization, max_tokens_field })
     }
 
-    fn request(&self, method: http::Method, path: &str, body: Bytes) -> Result<http::Request<Bytes>, Error> {
+    fn request(
+        &self,
+        method: http::Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<http::Request<Bytes>, Error> {
         let mut request = http::Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.base))
@@ -157,7 +164,8 @@ fn malformed(message: impl Into<String>) -> Error {
 }
 
 fn parse(body: &[u8]) -> Result<Value, Error> {
-    serde_json::from_slice(body).map_err(|error| malformed(format!("the answer is not JSON: {error}")))
+    serde_json::from_slice(body)
+        .map_err(|error| malformed(format!("the answer is not JSON: {error}")))
 }
 
 fn encode(body: Map<String, Value>) -> Bytes {

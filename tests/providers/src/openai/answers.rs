@@ -59,16 +59,24 @@ pub(super) async fn chat(request: &Value, mut entry: Open) -> Response {
             return Some((piece, (steps, entry)));
         }
     });
-    ([("content-type", "text/event-stream; charset=utf-8")], Body::from_stream(body)).into_response()
+    ([("content-type", "text/event-stream; charset=utf-8")], Body::from_stream(body))
+        .into_response()
 }
 
 fn refusal(model: &str) -> Option<Response> {
     if model == "error-quota" {
-        return Some(error(429, "insufficient_quota", Some("insufficient_quota"), "You exceeded your current quota"));
+        return Some(error(
+            429,
+            "insufficient_quota",
+            Some("insufficient_quota"),
+            "You exceeded your current quota",
+        ));
     }
     if let Some(status) = model.strip_prefix("html-").and_then(|status| status.parse().ok()) {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
-        return Some((status, [("content-type", "text/html")], "<html>sorry</html>").into_response());
+        return Some(
+            (status, [("content-type", "text/html")], "<html>sorry</html>").into_response(),
+        );
     }
     let status: u16 = model.strip_prefix("error-")?.parse().ok()?;
     let (kind, code, message) = match status {
@@ -95,7 +103,8 @@ pub(super) fn error(status: u16, kind: &str, code: Option<&str>, message: &str) 
 fn steps(request: &Value, model: &str) -> Box<dyn Iterator<Item = Step> + Send> {
     let chunk = chunks(model);
     let text = |text: &str| Step::Send(chunk(json!({"content": text}), None));
-    let begin = Step::Send(chunk(json!({"role": "assistant", "content": "", "refusal": null}), None));
+    let begin =
+        Step::Send(chunk(json!({"role": "assistant", "content": "", "refusal": null}), None));
     if let Some(pause) = model.strip_prefix("slow-").and_then(|pause| pause.parse().ok()) {
         let chunk = chunks(model);
         let words = (0_u64..).flat_map(move |count| {
@@ -113,7 +122,8 @@ fn steps(request: &Value, model: &str) -> Box<dyn Iterator<Item = Step> + Send> 
             vec![begin, text("one "), text("two "), pause, Step::Cut]
         }
         "error-in-stream" => {
-            let error = json!({"error": {"message": "overloaded", "type": "server_error", "code": null}});
+            let error =
+                json!({"error": {"message": "overloaded", "type": "server_error", "code": null}});
             vec![begin, text("one "), Step::Send(error), Step::Done]
         }
         "tool" => tool_call(request, &chunk),
@@ -151,10 +161,12 @@ fn tool_call(request: &Value, chunk: &dyn Fn(Value, Option<&str>) -> Value) -> V
     let mut pieces = vec![json!({"role": "assistant", "content": null, "tool_calls": [
         {"index": 0, "id": "call_fake", "type": "function", "function": {"name": name, "arguments": ""}},
     ]})];
-    pieces.extend(["{\"ci", "ty\":\"Lis", "bon\"}"].map(
-        |piece| json!({"tool_calls": [{"index": 0, "function": {"arguments": piece}}]}),
-    ));
-    let mut steps: Vec<_> = pieces.into_iter().map(|piece| Step::Send(chunk(piece, None))).collect();
+    pieces.extend(
+        ["{\"ci", "ty\":\"Lis", "bon\"}"]
+            .map(|piece| json!({"tool_calls": [{"index": 0, "function": {"arguments": piece}}]})),
+    );
+    let mut steps: Vec<_> =
+        pieces.into_iter().map(|piece| Step::Send(chunk(piece, None))).collect();
     steps.push(Step::Send(chunk(json!({}), Some("tool_calls"))));
     let mut last = chunk(json!({}), None);
     last["choices"] = json!([]);
@@ -183,7 +195,8 @@ fn answer(request: &Value) -> String {
 }
 
 fn limit(request: &Value) -> Option<usize> {
-    let limit = request["max_completion_tokens"].as_u64().or(request["max_tokens"].as_u64())?;
+    let limit =
+        request["max_completion_tokens"].as_u64().or_else(|| request["max_tokens"].as_u64())?;
     usize::try_from(limit).ok()
 }
 
@@ -226,11 +239,14 @@ pub(super) fn embeddings(request: &Value) -> Response {
         return response;
     }
     let inputs = match &request["input"] {
-        Value::Array(inputs) if inputs.iter().all(Value::is_number) => vec![request["input"].clone()],
+        Value::Array(inputs) if inputs.iter().all(Value::is_number) => {
+            vec![request["input"].clone()]
+        }
         Value::Array(inputs) => inputs.clone(),
         input => vec![input.clone()],
     };
-    let length = request["dimensions"].as_u64().and_then(|length| usize::try_from(length).ok()).unwrap_or(8);
+    let length =
+        request["dimensions"].as_u64().and_then(|length| usize::try_from(length).ok()).unwrap_or(8);
     let tokens: usize = inputs.iter().map(|input| input.as_str().map_or(1, words)).sum();
     let data: Vec<Value> = inputs
         .iter()

@@ -38,7 +38,9 @@ pub(super) fn body(
     if let Some(choice) = &request.tool_choice {
         tool_choice(choice, &mut body);
     }
-    if let Some(format) = request.response_format.as_ref().map(response_format).transpose()?.flatten() {
+    if let Some(format) =
+        request.response_format.as_ref().map(response_format).transpose()?.flatten()
+    {
         body.insert("response_format".into(), format);
     }
     merge_extra(&mut body, &request.extra_json)?;
@@ -48,9 +50,7 @@ pub(super) fn body(
 fn messages(request: &GenerateRequest) -> Result<Value, Error> {
     let mut messages: Vec<Value> = request.messages.iter().map(message).collect();
     if !request.passages.is_empty() {
-        let leading = |message: &&Message| {
-            matches!(message.role(), Role::System | Role::Developer)
-        };
+        let leading = |message: &&Message| matches!(message.role(), Role::System | Role::Developer);
         let at = request.messages.iter().take_while(leading).count();
         messages.insert(at, json!({"role": "system", "content": sources(&request.passages)}));
     }

@@ -3,12 +3,7 @@
 //! Recorded streams, where they are at hand, are cut at every byte.
 
 use super::{OpenAi, Provider};
-use crate::{
-    config::OpenAiSettings,
-    error::Error,
-    provider::Event,
-    sse,
-};
+use crate::{config::OpenAiSettings, error::Error, provider::Event, sse};
 use serde_json::{Value, json};
 use skein_proto::model::v1::{
     ContentPart, FinishReason, GenerateRequest, Image, JsonSchema, Message, Passage,
@@ -144,7 +139,9 @@ fn join(events: &[Event]) -> Joined {
         assert_eq!(joined.finished, 0, "something after the last event");
         match event {
             Event::Delta(delta) => match &delta.piece {
-                Some(Piece::Text(text)) => joined.text.entry(delta.choice).or_default().push_str(text),
+                Some(Piece::Text(text)) => {
+                    joined.text.entry(delta.choice).or_default().push_str(text);
+                }
                 Some(Piece::Refusal(text)) => joined.refusal.push_str(text),
                 Some(Piece::ToolCall(piece)) => {
                     let call = joined.calls.entry((delta.choice, piece.index)).or_default();
@@ -156,7 +153,11 @@ fn join(events: &[Event]) -> Joined {
             },
             Event::Finished(finished) => {
                 joined.finished += 1;
-                joined.reasons = finished.choices.iter().map(|choice| choice.finish_reason()).collect();
+                joined.reasons = finished
+                    .choices
+                    .iter()
+                    .map(skein_proto::model::v1::Choice::finish_reason)
+                    .collect();
                 let usage = finished.usage.as_ref().unwrap();
                 let input = usage.input_uncached + usage.input_cache_read + usage.input_cache_write;
                 joined.usage = (input, usage.output, usage.estimated);
@@ -173,7 +174,10 @@ fn a_cut_stream_is_an_error_and_an_error_in_it_too() {
     for (rest, reason) in [
         ("", "STREAM_CUT"),
         ("data: [DONE]\n\n", "STREAM_CUT"),
-        ("data: {\"error\":{\"message\":\"no\",\"code\":\"server_error\"}}\n\n", "PROVIDER_UNAVAILABLE"),
+        (
+            "data: {\"error\":{\"message\":\"no\",\"code\":\"server_error\"}}\n\n",
+            "PROVIDER_UNAVAILABLE",
+        ),
         ("data: {\"error\":{\"code\":\"rate_limit_exceeded\"}}\n\n", "PROVIDER_RATE_LIMITED"),
         ("data: {\"error\":{\"code\":\"insufficient_quota\"}}\n\n", "PROVIDER_QUOTA"),
         ("data: <html>\n\n", "PROVIDER_MALFORMED"),
@@ -189,9 +193,11 @@ fn calls_are_joined_however_they_are_numbered() {
     let (events, outcome) = decode([include_bytes!("calls.stream.txt").as_slice()]);
     outcome.unwrap();
     let joined = join(&events);
-    let calls: Vec<_> = joined.calls.values().map(|(id, name, arguments)| {
-        (id.as_str(), name.as_str(), arguments.as_str())
-    }).collect();
+    let calls: Vec<_> = joined
+        .calls
+        .values()
+        .map(|(id, name, arguments)| (id.as_str(), name.as_str(), arguments.as_str()))
+        .collect();
     assert_eq!(calls, [("a", "first", "{\"x\":1}"), ("b", "second", "{}")]);
     assert_eq!(joined.reasons, [FinishReason::ToolCalls]);
 }
@@ -217,7 +223,8 @@ fn a_whole_answer_reads_like_its_stream() {
 /// text, calls and usage (input, output, estimated) of the stream.
 #[test]
 fn recorded_streams_read_the_same_wherever_they_are_cut() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/provider-recordings");
+    let folder =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/provider-recordings");
     if !folder.is_dir() {
         println!("skipped: no recorded streams beside this checkout");
         return;

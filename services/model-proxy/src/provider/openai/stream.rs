@@ -109,7 +109,7 @@ impl Stream {
             pieces.push(Piece::ToolCall(piece));
         }
         if let Some(word) = choice["finish_reason"].as_str() {
-            state.finish.get_or_insert(finish_reason(word));
+            state.finish.get_or_insert_with(|| finish_reason(word));
             pieces.extend(state.empty_calls().map(Piece::ToolCall));
         }
         let mut extra_json = unnamed(choice, &delta);
@@ -227,9 +227,7 @@ fn take_list(value: &mut Value) -> Vec<Value> {
 fn text(value: Value) -> String {
     match value {
         Value::String(text) => text,
-        Value::Array(parts) => {
-            parts.iter().filter_map(|part| part["text"].as_str()).collect()
-        }
+        Value::Array(parts) => parts.iter().filter_map(|part| part["text"].as_str()).collect(),
         _ => String::new(),
     }
 }

@@ -1,11 +1,7 @@
 //! The embedded models through the served RPCs. Those that need weights skip
 //! with a visible line where `make models` has not been run.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed setup is a failed test")]
 
-#[path = "common/proxy.rs"]
-mod common;
-
-use common::{Proxy, ask, collect};
+use crate::proxy::{Proxy, ask, collect};
 use mesh::error;
 use skein_proto::model::v1::{
     EmbedInput, EmbedRequest, EmbedResponse, FinishReason, GenerateRequest, ListModelsRequest,
@@ -14,15 +10,15 @@ use skein_proto::model::v1::{
 use std::path::{Path, PathBuf};
 use tonic::{Code, Status};
 
-/// Where the repository's commands keep the models.
+/// Where `make test` says the model files are.
+#[expect(clippy::print_stdout, reason = "a test that is skipped says so")]
 fn models() -> Option<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let found = [".skein/models", "models"].map(|folder| root.join(folder)).into_iter();
-    let found = found.filter(|folder| folder.join("minilm/model.safetensors").is_file());
-    found.clone().next().or_else(|| {
-        println!("skipped: no model files, run `make models`");
-        None
-    })
+    let folder = std::env::var_os("SKEIN_TEST_MODELS").map(PathBuf::from);
+    let folder = folder.filter(|folder| folder.join("minilm/model.safetensors").is_file());
+    if folder.is_none() {
+        println!("skipped: SKEIN_TEST_MODELS names no folder that `make models` has filled");
+    }
+    folder
 }
 
 async fn start(models: &Path) -> Proxy {
@@ -48,7 +44,7 @@ async fn embed(proxy: &Proxy, texts: &[&str]) -> Result<EmbedResponse, Status> {
     let input = |text: &&str| EmbedInput { input: Some(Input::Text((*text).to_owned())) };
     let inputs = texts.iter().map(input).collect();
     let request = EmbedRequest { model: "local/minilm".into(), inputs, ..EmbedRequest::default() };
-    Ok(proxy.client().embed(proxy.call().request(request)).await?.into_inner())
+    Ok(proxy.client().embed(Proxy::call().request(request)).await?.into_inner())
 }
 
 fn cosine(a: &[f32], b: &[f32]) -> f32 {
@@ -62,7 +58,10 @@ async fn a_sentence_is_quoted_with_its_bytes() {
         passage("Geese fly in a skein. They rest at night.", 0),
         passage("Private apps use gRPC. The gateway listens on port 8080.", 500),
     ];
-    let request = GenerateRequest { passages, ..ask("local/extractive", "Which port does the gateway listen on?") };
+    let request = GenerateRequest {
+        passages,
+        ..ask("local/extractive", "Which port does the gateway listen on?")
+    };
     let answer = collect(&proxy, request).await.unwrap();
     assert_eq!(answer.text, "\"The gateway listens on port 8080.\" [2]");
     let citation = &answer.citations[0];
@@ -75,7 +74,7 @@ async fn a_sentence_is_quoted_with_its_bytes() {
 #[tokio::test]
 async fn a_model_without_files_is_not_listed_and_says_what_to_run() {
     let proxy = without_models().await;
-    let request = proxy.call().request(ListModelsRequest {});
+    let request = Proxy::call().request(ListModelsRequest {});
     let models = proxy.client().list_models(request).await.unwrap().into_inner().models;
     let names: Vec<_> = models.iter().map(|model| model.id.as_str()).collect();
     assert_eq!(names, ["local/extractive"]);
@@ -100,7 +99,8 @@ async fn what_no_embedded_model_can_do_is_refused() {
 async fn embeddings_are_of_length_one_and_know_meaning() {
     let Some(models) = models() else { return };
     let proxy = start(&models).await;
-    let texts = ["How do I stop the server?", "Shutting the service down", "A recipe for bread", "x"];
+    let texts =
+        ["How do I stop the server?", "Shutting the service down", "A recipe for bread", "x"];
     let together = embed(&proxy, &texts).await.unwrap();
     let vectors: Vec<_> = together.embeddings.iter().map(|e| e.values.as_slice()).collect();
     assert!(vectors.iter().all(|v| v.len() == 384 && (cosine(v, v) - 1.0).abs() < 1e-4));
@@ -131,7 +131,8 @@ async fn the_generator_streams_and_stops_where_told() {
     let Some(models) = models() else { return };
     let proxy = start(&models).await;
     let sampling = Some(Sampling { max_tokens: Some(12), ..Sampling::default() });
-    let request = GenerateRequest { sampling, ..ask("local/smollm2-135m", "What is the capital of France?") };
+    let request =
+        GenerateRequest { sampling, ..ask("local/smollm2-135m", "What is the capital of France?") };
     let answer = collect(&proxy, request).await.unwrap();
     assert!(answer.text.contains("Paris"), "{}", answer.text);
     let usage = answer.finished.usage.unwrap();
@@ -143,13 +144,17 @@ async fn a_caller_that_leaves_frees_the_generator() {
     let Some(models) = models() else { return };
     let proxy = start(&models).await;
     let sampling = Some(Sampling { max_tokens: Some(2000), ..Sampling::default() });
-    let request = GenerateRequest { sampling, ..ask("local/smollm2-135m", "Count from one to one thousand, one number a line.") };
+    let request = GenerateRequest {
+        sampling,
+        ..ask("local/smollm2-135m", "Count from one to one thousand, one number a line.")
+    };
     let mut stream = proxy.generate(request).await.unwrap();
     while !matches!(stream.message().await.unwrap().unwrap().event, Some(Event::Delta(_))) {}
     drop(stream);
     // Two thousand tokens would take half a minute; the next call is served now.
     let sampling = Some(Sampling { max_tokens: Some(2), ..Sampling::default() });
     let next = GenerateRequest { sampling, ..ask("local/smollm2-135m", "Hi") };
-    let answer = tokio::time::timeout(std::time::Duration::from_secs(10), collect(&proxy, next)).await;
+    let answer =
+        tokio::time::timeout(std::time::Duration::from_secs(10), collect(&proxy, next)).await;
     assert_eq!(answer.unwrap().unwrap().finished.choices[0].finish_reason(), FinishReason::Length);
 }

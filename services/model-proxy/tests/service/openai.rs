@@ -1,11 +1,7 @@
 //! Calls to a provider through the served RPCs: real gRPC on our side, a real
 //! HTTP server that speaks OpenAI's dialect on the other.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed setup is a failed test")]
 
-#[path = "common/proxy.rs"]
-mod common;
-
-use common::{Proxy, ask, collect};
+use crate::proxy::{Proxy, ask, collect};
 use mesh::error;
 use providers::openai;
 use skein_proto::model::v1::{
@@ -32,7 +28,10 @@ async fn an_answer_is_streamed_with_its_usage_and_price() {
     let (_fake, proxy) = start().await;
     let answer = collect(&proxy, ask("openai/gpt-4o-mini", "where do geese fly")).await.unwrap();
     assert_eq!(answer.text, "You said: where do geese fly");
-    assert_eq!((answer.started.provider.as_str(), answer.started.call_id.as_str()), ("openai", "c1"));
+    assert_eq!(
+        (answer.started.provider.as_str(), answer.started.call_id.as_str()),
+        ("openai", "c1")
+    );
     let usage = answer.finished.usage.unwrap();
     assert_eq!((usage.input_uncached, usage.output, usage.estimated), (4, 6, false));
     assert_eq!(usage.cost.unwrap().nano_usd, Some(4 * 150 + 6 * 600));
@@ -50,8 +49,12 @@ async fn limits_tools_and_missing_usage_come_through() {
     assert_eq!(fake.log()[0].request["max_tokens"], 3);
 
     let tools = vec![ToolDefinition { name: "weather".into(), ..ToolDefinition::default() }];
-    let answer = collect(&proxy, GenerateRequest { tools, ..ask("openai/tool", "x") }).await.unwrap();
-    assert_eq!(answer.calls, [("call_fake".into(), "weather".into(), "{\"city\":\"Lisbon\"}".into())]);
+    let answer =
+        collect(&proxy, GenerateRequest { tools, ..ask("openai/tool", "x") }).await.unwrap();
+    assert_eq!(
+        answer.calls,
+        [("call_fake".into(), "weather".into(), "{\"city\":\"Lisbon\"}".into())]
+    );
     assert_eq!(answer.finished.choices[0].finish_reason(), FinishReason::ToolCalls);
 
     let answer = collect(&proxy, ask("openai/no-usage", "one two three")).await.unwrap();
@@ -77,7 +80,11 @@ async fn each_failure_has_its_reason() {
     ] {
         // A status on the answer itself: there was no stream to break.
         let status = proxy.generate(ask(&format!("openai/{model}"), "hi")).await.unwrap_err();
-        assert_eq!((status.code(), error::reason(&status).as_deref()), (code, Some(reason)), "{model}");
+        assert_eq!(
+            (status.code(), error::reason(&status).as_deref()),
+            (code, Some(reason)),
+            "{model}"
+        );
         if model == "error-429" {
             assert_eq!(error::retry_after(&status), Some(Duration::from_secs(7)));
         }
@@ -96,7 +103,10 @@ async fn a_stream_that_breaks_says_so_after_what_was_real() {
         ("stall", "one ", "IDLE_TIMEOUT"),
     ] {
         let failed = collect(&proxy, ask(&format!("openai/{model}"), "hi")).await.unwrap_err();
-        assert_eq!((failed.text.as_str(), error::reason(&failed.status).as_deref()), (said, Some(reason)));
+        assert_eq!(
+            (failed.text.as_str(), error::reason(&failed.status).as_deref()),
+            (said, Some(reason))
+        );
     }
 }
 
@@ -113,7 +123,8 @@ async fn the_provider_is_left_when_the_caller_leaves() {
 #[tokio::test]
 async fn the_provider_is_left_at_the_deadline() {
     let (fake, proxy) = start().await;
-    let stream = proxy.generate_within(ask("openai/slow-20", "hi"), Duration::from_millis(300)).await;
+    let stream =
+        proxy.generate_within(ask("openai/slow-20", "hi"), Duration::from_millis(300)).await;
     let mut stream = stream.unwrap();
     let status = loop {
         match stream.message().await {
@@ -136,7 +147,7 @@ async fn embeddings_come_back_in_order() {
         inputs: vec![input("one two"), input("three"), input("one two")],
         ..EmbedRequest::default()
     };
-    let answer = proxy.client().embed(proxy.call().request(request)).await.unwrap().into_inner();
+    let answer = proxy.client().embed(Proxy::call().request(request)).await.unwrap().into_inner();
     assert_eq!(answer.embeddings.len(), 3);
     assert_eq!(answer.embeddings[0], answer.embeddings[2]);
     assert_ne!(answer.embeddings[0], answer.embeddings[1]);
@@ -148,7 +159,7 @@ async fn embeddings_come_back_in_order() {
 #[tokio::test]
 async fn models_are_listed_and_near_names_told() {
     let (_fake, proxy) = start().await;
-    let request = proxy.call().request(ListModelsRequest {});
+    let request = Proxy::call().request(ListModelsRequest {});
     let models = proxy.client().list_models(request).await.unwrap().into_inner().models;
     let mini = models.iter().find(|model| model.id == "openai/gpt-4o-mini").unwrap();
     assert_eq!((mini.price.unwrap().input, mini.context_window), (150_000_000, 128_000));
@@ -161,7 +172,8 @@ async fn models_are_listed_and_near_names_told() {
 async fn a_bad_field_is_named_and_nothing_is_sent() {
     let (fake, proxy) = start().await;
     let sampling = Some(Sampling { max_tokens: Some(-4), ..Sampling::default() });
-    let status = proxy.generate(GenerateRequest { sampling, ..ask("openai/x", "hi") }).await.unwrap_err();
+    let status =
+        proxy.generate(GenerateRequest { sampling, ..ask("openai/x", "hi") }).await.unwrap_err();
     assert_eq!(error::field(&status).as_deref(), Some("sampling.max_tokens"));
     assert!(fake.log().is_empty());
 }

@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Status, Streaming};
 
-pub struct Proxy {
+pub(crate) struct Proxy {
     keys: keys::Generated,
     address: SocketAddr,
     caller: World,
@@ -19,7 +19,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    pub async fn start(variables: &[(&str, &str)]) -> Self {
+    pub(crate) async fn start(variables: &[(&str, &str)]) -> Self {
         let keys = keys::generate(&["gateway", "router", "model-proxy"]).unwrap();
         let mut all = vec![("SKEIN_MESH_KEY", "unused"), ("SKEIN_MESH_PEERS", "unused")];
         all.extend_from_slice(variables);
@@ -32,36 +32,45 @@ impl Proxy {
     }
 
     /// The same server, called by another role.
-    pub async fn call_as(&self, role: &'static str, request: GenerateRequest) -> Result<Streaming<GenerateResponse>, Status> {
-        let caller = World::local(role, &self.keys, &[("model-proxy", self.address)]).await.unwrap();
+    pub(crate) async fn call_as(
+        &self,
+        role: &'static str,
+        request: GenerateRequest,
+    ) -> Result<Streaming<GenerateResponse>, Status> {
+        let caller =
+            World::local(role, &self.keys, &[("model-proxy", self.address)]).await.unwrap();
         let mut client = ModelServiceClient::new(caller.network.channel("model-proxy"));
-        Ok(client.generate(self.call().request(request)).await?.into_inner())
+        Ok(client.generate(Self::call().request(request)).await?.into_inner())
     }
 
-    pub fn client(&self) -> ModelServiceClient<mesh::Channel> {
+    pub(crate) fn client(&self) -> ModelServiceClient<mesh::Channel> {
         let channel = self.caller.network.channel("model-proxy");
         ModelServiceClient::new(channel).max_decoding_message_size(mesh::h2::MAX_MESSAGE)
     }
 
-    pub fn call(&self) -> Call {
+    /// A call as the router would make it.
+    pub(crate) fn call() -> Call {
         Call::new("acme", "key:test", Duration::from_secs(60))
     }
 
-    pub async fn generate(&self, request: GenerateRequest) -> Result<Streaming<GenerateResponse>, Status> {
+    pub(crate) async fn generate(
+        &self,
+        request: GenerateRequest,
+    ) -> Result<Streaming<GenerateResponse>, Status> {
         self.generate_within(request, Duration::from_secs(60)).await
     }
 
-    pub async fn generate_within(
+    pub(crate) async fn generate_within(
         &self,
         request: GenerateRequest,
         timeout: Duration,
     ) -> Result<Streaming<GenerateResponse>, Status> {
-        let call = self.call().with_timeout(timeout);
+        let call = Self::call().with_timeout(timeout);
         Ok(self.client().generate(call.request(request)).await?.into_inner())
     }
 }
 
-pub fn ask(model: &str, question: &str) -> GenerateRequest {
+pub(crate) fn ask(model: &str, question: &str) -> GenerateRequest {
     let content = vec![ContentPart { part: Some(Part::Text(question.to_owned())) }];
     GenerateRequest {
         call_id: "c1".to_owned(),
@@ -73,22 +82,22 @@ pub fn ask(model: &str, question: &str) -> GenerateRequest {
 
 /// A whole answer, joined.
 #[derive(Debug)]
-pub struct Answer {
-    pub started: Started,
-    pub text: String,
-    pub calls: Vec<(String, String, String)>,
-    pub citations: Vec<skein_proto::model::v1::Citation>,
-    pub finished: Finished,
+pub(crate) struct Answer {
+    pub(crate) started: Started,
+    pub(crate) text: String,
+    pub(crate) calls: Vec<(String, String, String)>,
+    pub(crate) citations: Vec<skein_proto::model::v1::Citation>,
+    pub(crate) finished: Finished,
 }
 
 #[derive(Debug)]
-pub struct Failed {
-    pub text: String,
-    pub status: Status,
+pub(crate) struct Failed {
+    pub(crate) text: String,
+    pub(crate) status: Status,
 }
 
 /// Reads a stream to its end and checks that it ends once and well.
-pub async fn collect(proxy: &Proxy, request: GenerateRequest) -> Result<Answer, Failed> {
+pub(crate) async fn collect(proxy: &Proxy, request: GenerateRequest) -> Result<Answer, Failed> {
     let failed = |text: &str, status| Failed { text: text.to_owned(), status };
     let mut stream = proxy.generate(request).await.map_err(|status| failed("", status))?;
     let (mut text, mut citations) = (String::new(), Vec::new());

@@ -1,0 +1,6 @@
+//! The service as its callers see it: real gRPC, real HTTP, real weights.
+#![expect(clippy::unwrap_used, reason = "a failed setup is a failed test")]
+
+mod local;
+mod openai;
+mod proxy;
