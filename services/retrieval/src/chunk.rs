@@ -80,12 +80,28 @@ fn split(piece: &str, structure: Structure) -> Result<Vec<(usize, &str)>, ChunkC
         let at = piece.len() - piece.trim_start().len();
         return Ok(if text.is_empty() { Vec::new() } else { vec![(at, text)] });
     }
+    if piece.chars().all(|c| !c.is_whitespace() && tokens::joins(c)) {
+        return Ok(slices(piece));
+    }
     let capacity = ChunkCapacity::from(ENOUGH..=MOST);
     let config = ChunkConfig::new(capacity).with_sizer(Tokens).with_overlap(OVERLAP)?;
     Ok(match structure {
         Structure::Plain => TextSplitter::new(config).chunk_indices(piece).collect(),
         Structure::Markdown => MarkdownSplitter::new(config).chunk_indices(piece).collect(),
     })
+}
+
+/// A word longer than any chunk has no better place to be cut than any other.
+fn slices(word: &str) -> Vec<(usize, &str)> {
+    let mut found = Vec::new();
+    let mut rest = word;
+    while !rest.is_empty() {
+        let end = rest.char_indices().nth(MOST).map_or(rest.len(), |(at, _)| at);
+        let (slice, after) = rest.split_at(end);
+        found.push((word.len() - rest.len(), slice));
+        rest = after;
+    }
+    found
 }
 
 struct Section {
@@ -242,7 +258,8 @@ mod tests {
     fn a_chunk_knows_the_headings_above_it() {
         let text = "# Guide\n\nIntro.\n\n## Install\n\n### Linux\n\nUse apt.\n\n## Run ##\n\nGo.\n";
         let chunks = cut(text, Structure::Markdown).unwrap();
-        let seen: Vec<_> = chunks.iter().map(|c| (c.heading.as_str(), &text[c.span.clone()])).collect();
+        let seen: Vec<_> =
+            chunks.iter().map(|c| (c.heading.as_str(), &text[c.span.clone()])).collect();
         assert_eq!(
             seen,
             [

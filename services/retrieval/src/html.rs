@@ -6,11 +6,22 @@
 //! - scripts, styles and other unseen elements leave nothing behind;
 //! - blocks are apart by a blank line, blanks inside them are one space, except
 //!   in preformatted text;
-//! - any bytes parse; nesting costs no stack.
+//! - any bytes parse; nesting costs no stack, and what is nested beyond any page
+//!   is refused: the parser's time grows with the square of the depth.
 
 use scraper::{Html, Node};
 
-pub fn to_text(source: &str) -> String {
+/// Far above what people write.
+const DEEPEST: usize = 1000;
+
+#[derive(Debug, thiserror::Error)]
+#[error("elements are nested more than {DEEPEST} deep")]
+pub struct TooDeep;
+
+pub fn to_text(source: &str) -> Result<String, TooDeep> {
+    if depth(source) > DEEPEST {
+        return Err(TooDeep);
+    }
     let html = Html::parse_document(source);
     let mut page = Page::default();
     let mut node = html.tree.root();
@@ -27,11 +38,67 @@ pub fn to_text(source: &str) -> String {
                 node = next;
                 break;
             }
-            let Some(parent) = node.parent() else { return page.finish() };
+            let Some(parent) = node.parent() else { return Ok(page.finish()) };
             page.close(parent.value());
             node = parent;
         }
     }
+}
+
+/// How deep the parser's stack may get: start tags without their end tags, but
+/// for elements that the next one of their kind ends.
+fn depth(source: &str) -> usize {
+    let (mut open, mut deepest) = (0_usize, 0);
+    for tag in source.split('<').skip(1) {
+        let closes = tag.starts_with('/');
+        let name: String = tag
+            .chars()
+            .skip(usize::from(closes))
+            .take_while(char::is_ascii_alphanumeric)
+            .map(|c| c.to_ascii_lowercase())
+            .take(16)
+            .collect();
+        if name.is_empty() || ends_by_itself(&name) {
+            continue;
+        }
+        open = if closes { open.saturating_sub(1) } else { open + 1 };
+        deepest = deepest.max(open);
+    }
+    deepest
+}
+
+fn ends_by_itself(name: &str) -> bool {
+    matches!(
+        name,
+        "area"
+            | "base"
+            | "br"
+            | "col"
+            | "embed"
+            | "hr"
+            | "img"
+            | "input"
+            | "link"
+            | "meta"
+            | "param"
+            | "source"
+            | "track"
+            | "wbr"
+            | "p"
+            | "li"
+            | "dt"
+            | "dd"
+            | "tr"
+            | "td"
+            | "th"
+            | "thead"
+            | "tbody"
+            | "tfoot"
+            | "option"
+            | "optgroup"
+            | "rt"
+            | "rp"
+    )
 }
 
 #[derive(Default)]
@@ -142,18 +209,52 @@ impl Page {
 fn is_unseen(name: &str) -> bool {
     matches!(
         name,
-        "script" | "style" | "head" | "noscript" | "template" | "svg" | "math" | "iframe"
-            | "object" | "canvas" | "audio" | "video"
+        "script"
+            | "style"
+            | "head"
+            | "noscript"
+            | "template"
+            | "svg"
+            | "math"
+            | "iframe"
+            | "object"
+            | "canvas"
+            | "audio"
+            | "video"
     )
 }
 
 fn is_block(name: &str) -> bool {
     matches!(
         name,
-        "address" | "article" | "aside" | "blockquote" | "body" | "div" | "dl" | "fieldset"
-            | "figcaption" | "figure" | "footer" | "form" | "h1" | "h2" | "h3" | "h4" | "h5"
-            | "h6" | "header" | "hr" | "main" | "nav" | "ol" | "p" | "pre" | "section"
-            | "table" | "ul"
+        "address"
+            | "article"
+            | "aside"
+            | "blockquote"
+            | "body"
+            | "div"
+            | "dl"
+            | "fieldset"
+            | "figcaption"
+            | "figure"
+            | "footer"
+            | "form"
+            | "h1"
+            | "h2"
+            | "h3"
+            | "h4"
+            | "h5"
+            | "h6"
+            | "header"
+            | "hr"
+            | "main"
+            | "nav"
+            | "ol"
+            | "p"
+            | "pre"
+            | "section"
+            | "table"
+            | "ul"
     )
 }
 
@@ -180,22 +281,24 @@ mod tests {
             <h1>Guide</h1><script>alert(1)</script><p>One <b>two</b>\n three.</p><ul><li>a<li>b</ul>\
             <pre>x\n  y</pre><p>4 &lt; 5 &amp; 天</p>";
         assert_eq!(
-            to_text(page),
+            to_text(page).unwrap(),
             "# Guide\n\nOne two three.\n\n- a\n- b\n\nx\n  y\n\n4 < 5 & 天"
         );
     }
 
     #[test]
     fn words_across_inline_elements_stay_whole() {
-        assert_eq!(to_text("<p>re<em>try</em>, now</p>"), "retry, now");
+        assert_eq!(to_text("<p>re<em>try</em>, now</p>").unwrap(), "retry, now");
     }
 
     #[test]
     fn broken_and_deep_pages_are_read() {
-        assert_eq!(to_text(""), "");
-        assert_eq!(to_text("just text"), "just text");
-        assert_eq!(to_text("<p>open <b>bold"), "open bold");
-        let deep = format!("{}x", "<div>".repeat(20_000));
-        assert_eq!(to_text(&deep), "x");
+        assert_eq!(to_text("").unwrap(), "");
+        assert_eq!(to_text("just text").unwrap(), "just text");
+        assert_eq!(to_text("<p>open <b>bold").unwrap(), "open bold");
+        assert_eq!(to_text(&format!("{}x", "<div>".repeat(900))).unwrap(), "x");
+        assert!(to_text(&"<div>".repeat(1_000_000)).is_err());
+        let list = to_text(&"<li>a".repeat(5000)).unwrap();
+        assert_eq!(list.lines().count(), 5000);
     }
 }

@@ -39,6 +39,11 @@ const fn own(c: char) -> usize {
     }
 }
 
+/// Whether a character costs one token at most, alone or with its neighbours.
+pub const fn joins(c: char) -> bool {
+    own(c) == 0
+}
+
 /// A run of letters and digits.
 #[derive(Default)]
 struct Word {
@@ -113,7 +118,8 @@ mod tests {
 
     #[test]
     fn a_head_fits_its_limit() {
-        for text in ["one two three four five", "今天天气很好", "🦆🦆🦆🦆", &"x".repeat(5000)] {
+        for text in ["one two three four five", "今天天气很好", "🦆🦆🦆🦆", &"x".repeat(5000)]
+        {
             let head = head(text, 3);
             assert!(text.starts_with(head) && !head.is_empty() && estimate(head) <= 3, "{head:?}");
         }

@@ -10,7 +10,7 @@
 //! - a term has at most [`LONGEST`] characters.
 
 use rust_stemmers::{Algorithm, Stemmer};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use unicode_segmentation::UnicodeSegmentation as _;
 
 const LONGEST: usize = 64;
@@ -47,9 +47,10 @@ pub fn of_passage(text: &str) -> Counted {
 /// does not mean it more.
 pub fn of_query(text: &str) -> Vec<String> {
     let mut terms = Vec::new();
+    let mut seen = HashSet::new();
     walk(text, |term| {
         if let Term::Word(term) | Term::Pair(term) | Term::Alone(term) = term
-            && !terms.contains(&term)
+            && seen.insert(term.clone())
         {
             terms.push(term);
         }
@@ -57,15 +58,14 @@ pub fn of_query(text: &str) -> Vec<String> {
     terms
 }
 
-/// The share of letters that are Chinese, Japanese or Korean.
-pub fn cjk_share(text: &str) -> f64 {
-    let letters = text.chars().filter(|c| c.is_alphanumeric());
-    let (mut all, mut cjk) = (0_u32, 0_u32);
-    for letter in letters {
+/// The share of letters that are of no Latin script.
+pub fn foreign_share(text: &str) -> f64 {
+    let (mut all, mut foreign) = (0_u32, 0_u32);
+    for letter in text.chars().filter(|c| c.is_alphanumeric()) {
         all += 1;
-        cjk += u32::from(is_cjk(letter));
+        foreign += u32::from(letter > '\u{24F}');
     }
-    if all == 0 { 0.0 } else { f64::from(cjk) / f64::from(all) }
+    if all == 0 { 0.0 } else { f64::from(foreign) / f64::from(all) }
 }
 
 enum Term {
@@ -128,9 +128,7 @@ fn normal(word: &str, stemmer: &Stemmer) -> String {
 /// `Ａ` as `A`: Chinese and Japanese texts mix both.
 fn narrow(c: char) -> char {
     match c {
-        '\u{FF01}'..='\u{FF5E}' => {
-            char::from_u32(u32::from(c) - 0xFEE0).unwrap_or(c)
-        }
+        '\u{FF01}'..='\u{FF5E}' => char::from_u32(u32::from(c) - 0xFEE0).unwrap_or(c),
         other => other,
     }
 }
@@ -191,8 +189,8 @@ mod tests {
 
     #[test]
     fn the_script_of_a_query_is_seen() {
-        assert!(cjk_share("如何重试 Rust 调用？") > 0.5);
-        assert!(cjk_share("how to say 茶 in English") < 0.1);
-        assert!(cjk_share("?!").abs() < f64::EPSILON);
+        assert!(foreign_share("如何重试 Rust 调用？") > 0.5);
+        assert!(foreign_share("how to say 茶 in Zürich") < 0.1);
+        assert!(foreign_share("?!").abs() < f64::EPSILON);
     }
 }
