@@ -9,6 +9,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     collect(Path::new("skein"), &mut files)?;
     files.sort();
     let descriptors = protox::compile(&files, ["."])?;
+    #[expect(clippy::disallowed_methods, reason = "cargo speaks to build scripts so")]
     let out = env::var("OUT_DIR")?;
     fs::write(Path::new(&out).join("descriptors.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()

@@ -71,7 +71,8 @@ struct Inner {
 impl Channel {
     pub fn new(target: Target, endpoints: Endpoints) -> Self {
         let (publish, ready) = watch::channel(Vec::new());
-        let (app, region, patience) = (target.app.clone(), target.own.region.clone(), target.patience);
+        let (app, region, patience) =
+            (target.app.clone(), target.own.region.clone(), target.patience);
         let issuer = Arc::new(Issuer::new(Arc::clone(&target.keys)));
         let connector = Arc::new(Connector { target, issuer, publish });
         let manager = AbortOnDropHandle::new(tokio::spawn(connector.manage(endpoints)));

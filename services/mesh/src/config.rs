@@ -126,14 +126,17 @@ fn flatten(
         }
         toml::Value::String(text) => drop(into.insert(prefix.to_owned(), text)),
         toml::Value::Array(items) => {
-            let parts: Vec<_> =
-                items.iter().map(|item| item.as_str().map_or(item.to_string(), str::to_owned)).collect();
+            let text =
+                |item: &toml::Value| item.as_str().map_or_else(|| item.to_string(), str::to_owned);
+            let parts: Vec<_> = items.iter().map(text).collect();
             into.insert(prefix.to_owned(), parts.join(","));
         }
         scalar @ (toml::Value::Integer(_) | toml::Value::Float(_) | toml::Value::Boolean(_)) => {
             into.insert(prefix.to_owned(), scalar.to_string());
         }
-        toml::Value::Datetime(_) => complaints.push(format!("{prefix}: a date is not expected here")),
+        toml::Value::Datetime(_) => {
+            complaints.push(format!("{prefix}: a date is not expected here"))
+        }
     }
 }
 
@@ -228,9 +231,7 @@ impl Reader<'_> {
         self.known.push(key);
         let found = self.find(key);
         let (value, origin) = match &found {
-            Some((value, origin)) => {
-                (if secret { "***" } else { value.as_str() }, origin.as_str())
-            }
+            Some((value, origin)) => (if secret { "***" } else { value.as_str() }, origin.as_str()),
             None => ("", "default"),
         };
         self.settings.push(Setting {
@@ -241,7 +242,8 @@ impl Reader<'_> {
         let (raw, origin) = found?;
         raw.parse()
             .map_err(|error| {
-                let shown = if secret { "***".to_owned() } else { format!("{:?}", redact_url(&raw)) };
+                let shown =
+                    if secret { "***".to_owned() } else { format!("{:?}", redact_url(&raw)) };
                 let origin = if origin == "file" || origin.starts_with("region.") {
                     key.path.to_owned()
                 } else {
@@ -319,9 +321,8 @@ mod tests {
             .with_file("skein.toml", text)
             .unwrap();
         let mut reader = sources.reader();
-        let read = |reader: &mut Reader<'_>, path| {
-            reader.or(key(path), Time::from_millis(0)).to_string()
-        };
+        let read =
+            |reader: &mut Reader<'_>, path| reader.or(key(path), Time::from_millis(0)).to_string();
         assert_eq!(read(&mut reader, "mesh.poll"), "6s");
         assert_eq!(read(&mut reader, "mesh.grace"), "5s");
         assert_eq!(read(&mut reader, "mesh.notice"), "3s");

@@ -17,9 +17,8 @@ pub struct Identity {
 
 impl Identity {
     pub fn read(reader: &Reader<'_>, role: &'static str) -> Self {
-        let or = |name: &str, default: &str| {
-            reader.platform(name).unwrap_or_else(|| default.to_owned())
-        };
+        let or =
+            |name: &str, default: &str| reader.platform(name).unwrap_or_else(|| default.to_owned());
         Self {
             app: reader.platform("FLY_APP_NAME").unwrap_or_else(|| format!("skein-{role}")),
             role,

@@ -4,7 +4,7 @@
 //! in the `.proto` is the only place that says so.
 
 use prost::Message as _;
-use prost_types::{FileDescriptorSet, method_options::IdempotencyLevel};
+use prost_types::{FileDescriptorSet, MethodOptions, method_options::IdempotencyLevel};
 use std::{collections::HashMap, sync::LazyLock};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ static METHODS: LazyLock<HashMap<String, Method>> = LazyLock::new(|| {
     for file in &set.file {
         for service in &file.service {
             for method in &service.method {
-                let level = method.options.as_ref().map(|options| options.idempotency_level());
+                let level = method.options.as_ref().map(MethodOptions::idempotency_level);
                 let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
                 let idempotent = matches!(
                     level,

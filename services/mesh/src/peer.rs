@@ -5,12 +5,7 @@
 //! moved to somebody else never receives a prompt.
 
 use crate::{
-    call::Call,
-    channel::Channel,
-    config::Setting,
-    error,
-    identity::Identity,
-    keys::Keys,
+    call::Call, channel::Channel, config::Setting, error, identity::Identity, keys::Keys,
     ready::Readiness,
 };
 use skein_proto::mesh::v1::{
@@ -83,7 +78,11 @@ impl Peer {
             degraded: state.degraded,
             in_flight: self.in_flight.load(Ordering::Relaxed),
             uptime_ms: u64::try_from(uptime).unwrap_or(u64::MAX),
-            settings: if settings { self.settings.iter().map(setting).collect() } else { Vec::new() },
+            settings: if settings {
+                self.settings.iter().map(setting).collect()
+            } else {
+                Vec::new()
+            },
             error: String::new(),
             rtt_us: 0,
         }
@@ -122,7 +121,10 @@ async fn ask(channel: &Channel, call: &Call, request: &StatusRequest) -> Vec<Mac
 
 #[tonic::async_trait]
 impl PeerService for Peer {
-    async fn hello(&self, request: Request<HelloRequest>) -> Result<Response<HelloResponse>, Status> {
+    async fn hello(
+        &self,
+        request: Request<HelloRequest>,
+    ) -> Result<Response<HelloResponse>, Status> {
         let nonce = request.into_inner().nonce;
         if !(16..=64).contains(&nonce.len()) {
             return Err(error::invalid("nonce", "must be 16 to 64 random bytes"));

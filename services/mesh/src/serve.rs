@@ -9,16 +9,12 @@
 //! them with `fly/*.toml`).
 
 use crate::{
-    auth,
-    deadline::DeadlineLayer,
-    h2, health, observe,
-    peer::Peer,
-    ready::Readiness,
-    telemetry,
-    token::Checker,
-    world::World,
+    auth, deadline::DeadlineLayer, h2, health, observe, peer::Peer, ready::Readiness, telemetry,
+    token::Checker, world::World,
 };
-use axum::{Router, extract::State, http::StatusCode, middleware, response::IntoResponse, routing::get};
+use axum::{
+    Router, extract::State, http::StatusCode, middleware, response::IntoResponse, routing::get,
+};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},

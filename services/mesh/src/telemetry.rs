@@ -16,7 +16,9 @@ use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::Sd
 use std::{io::IsTerminal as _, sync::OnceLock};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
-use tracing_subscriber::{EnvFilter, Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing_subscriber::{
+    EnvFilter, Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
 
 #[must_use = "spans are lost unless `shutdown` is awaited"]
 pub struct Telemetry(Option<SdkTracerProvider>);

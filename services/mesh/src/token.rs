@@ -113,8 +113,13 @@ fn valid_now(keys: &Keys, claims: Claims, now: i64) -> Result<Claims, Refused> {
 /// Makes tokens and remembers them while they are fresh.
 pub struct Issuer {
     keys: Arc<Keys>,
-    fresh: Mutex<HashMap<(String, String, String), (Arc<str>, i64)>>,
+    fresh: Mutex<HashMap<For, Fresh>>,
 }
+
+/// Audience, principal, tenant.
+type For = (String, String, String);
+/// A token, and until when it is used again.
+type Fresh = (Arc<str>, i64);
 
 impl Issuer {
     pub fn new(keys: Arc<Keys>) -> Self {

@@ -65,7 +65,7 @@ impl World {
         let resolver = discover::resolver(common.dns);
         let resolver = resolver.map_err(|error| WorldError::Dns(error.to_string()))?;
         let find = Find::Dns {
-            resolver,
+            resolver: Box::new(resolver),
             apps: common.peer_apps.clone(),
             port: common.peer_port,
             poll: common.poll,
@@ -137,7 +137,7 @@ fn stop_on_signals(stop: CancellationToken) -> io::Result<()> {
 
 enum Find {
     Dns {
-        resolver: TokioResolver,
+        resolver: Box<TokioResolver>,
         apps: BTreeMap<&'static str, String>,
         port: u16,
         poll: Duration,
@@ -178,9 +178,7 @@ impl Network {
     /// How many machines of our own app are started; `None` when nobody can say.
     pub async fn own_machines(&self) -> Option<usize> {
         match &self.0.find {
-            Find::Dns { resolver, .. } => {
-                discover::count_machines(resolver, &self.0.own.app).await
-            }
+            Find::Dns { resolver, .. } => discover::count_machines(resolver, &self.0.own.app).await,
             Find::Fixed(_) => Some(1),
         }
     }
@@ -191,7 +189,7 @@ impl Network {
                 let app = apps.get(role).cloned().unwrap_or_else(|| format!("skein-{role}"));
                 let own_region = self.0.own.region.clone();
                 let target = Target { app: app.clone(), port: *port, own_region, poll: *poll };
-                (app, discover::dns(resolver.clone(), target))
+                (app, discover::dns(TokioResolver::clone(resolver), target))
             }
             Find::Fixed(peers) => {
                 let addrs: Vec<_> = peers.get(role).copied().into_iter().collect();

@@ -72,7 +72,10 @@ impl Machine {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    pub(super) async fn send(&self, request: Request<Body>) -> Result<Response<ResponseBody>, Failure> {
+    pub(super) async fn send(
+        &self,
+        request: Request<Body>,
+    ) -> Result<Response<ResponseBody>, Failure> {
         let (request, deadline) = self.address(request).map_err(Failure::Final)?;
         let in_flight = InFlight::new(&self.in_flight);
         let mut send = self.send.clone();

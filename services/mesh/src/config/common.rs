@@ -176,7 +176,10 @@ mod tests {
         assert_eq!(desk.state_url(None, "DATABASE_URL").unwrap(), "sqlite:data/router.db");
         let bare = common(&[("FLY_MACHINE_ID", "148e")]);
         let refused = bare.state_url(None, "DATABASE_URL").unwrap_err();
-        assert!(refused.contains("DATABASE_URL") && refused.contains("SKEIN_DATA__DIR"), "{refused}");
+        assert!(
+            refused.contains("DATABASE_URL") && refused.contains("SKEIN_DATA__DIR"),
+            "{refused}"
+        );
         let url = Some("postgres://db/x".to_owned());
         assert_eq!(bare.state_url(url, "DATABASE_URL").unwrap(), "postgres://db/x");
         let missing = common(&[("FLY_MACHINE_ID", "148e"), ("SKEIN_DATA__DIR", "no-such-volume")]);

@@ -33,7 +33,8 @@ impl FromStr for Time {
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let millis = self.0.as_millis();
-        let fits = |(_, factor): &&(&str, u64)| millis > 0 && millis.is_multiple_of(u128::from(*factor));
+        let fits =
+            |(_, factor): &&(&str, u64)| millis > 0 && millis.is_multiple_of(u128::from(*factor));
         let (unit, factor) = UNITS.iter().rev().find(fits).unwrap_or(&UNITS[1]);
         write!(f, "{}{unit}", millis / u128::from(*factor))
     }
