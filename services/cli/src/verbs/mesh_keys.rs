@@ -1,0 +1,47 @@
+//! `skein mesh-keys`: the private key of each app and the public keys of all.
+//!
+//! Invariants:
+//! - The keys are made here and kept nowhere: what is printed is all there is.
+
+use crate::{args::MeshKeys, errors::Error, terminal::Terminal};
+use mesh::keys::{Generated, generate};
+use serde_json::{Map, json};
+
+const ROLES: [&str; 4] = ["gateway", "router", "model-proxy", "retrieval"];
+
+pub(crate) fn run(wanted: &MeshKeys, json: bool, terminal: &mut Terminal) -> Result<(), Error> {
+    let mut roles: Vec<&str> = wanted.roles.iter().map(String::as_str).collect();
+    if roles.is_empty() {
+        roles = ROLES.to_vec();
+    }
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if let Some(wrong) = roles.iter().find(|role| role.is_empty() || !role.chars().all(plain)) {
+        return Err(Error::usage(format!("--role {wrong:?}: expected a-z, 0-9 and -")));
+    }
+    let made = generate(&roles)
+        .map_err(|error| Error::failed(format!("no randomness from the system: {error}")))?;
+    if json {
+        let secrets: Map<_, _> =
+            made.secrets.iter().map(|(role, key)| (role.clone(), key.expose().into())).collect();
+        return terminal.json(&json!({ "secrets": secrets, "peers": made.peers }), true);
+    }
+    print(&made, &wanted.apps, terminal)
+}
+
+fn print(made: &Generated, apps: &str, terminal: &mut Terminal) -> Result<(), Error> {
+    terminal.line("# private: each app gets its own and no other")?;
+    for (role, key) in &made.secrets {
+        terminal.line(&format!("# {role}\nSKEIN_MESH_KEY={}", key.expose()))?;
+    }
+    terminal.line("\n# public: the same for every app")?;
+    terminal.line(&format!("SKEIN_MESH_PEERS='{}'", made.peers))?;
+    terminal.line("\n# on Fly")?;
+    for (role, key) in &made.secrets {
+        terminal.line(&format!(
+            "fly secrets set --stage -a {apps}-{role} SKEIN_MESH_KEY='{}' SKEIN_MESH_PEERS='{}'",
+            key.expose(),
+            made.peers
+        ))?;
+    }
+    Ok(())
+}
