@@ -112,7 +112,7 @@ async fn unknown(request: Request) -> Refusal {
         let found = found.and_then(|value| value.to_str().ok()).unwrap_or_default();
         let message =
             format!("{path} is gRPC: content-type must be application/grpc, is {found:?}");
-        return Refusal { message, ..Refusal::media_type(found) };
+        return Refusal { message: message.into(), ..Refusal::media_type(found) };
     }
     Refusal::unknown_route(request.method(), path)
 }

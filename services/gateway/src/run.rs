@@ -351,13 +351,18 @@ impl Following {
 /// A run's own reason, as the status its cause would have had.
 fn failed(error: RunError) -> Status {
     let code = match error.reason.as_str() {
-        "INVALID_ARGUMENT" | "CONTEXT_LENGTH_EXCEEDED" => Code::InvalidArgument,
-        "NOT_FOUND" | "MODEL_NOT_FOUND" | "UNKNOWN_MODEL" | "AGENT_NOT_FOUND" => Code::NotFound,
-        "PERMISSION_DENIED" => Code::PermissionDenied,
-        "RATE_LIMITED" | "INSUFFICIENT_QUOTA" | "QUOTA_EXCEEDED" => Code::ResourceExhausted,
-        reason if reason.contains("DEADLINE") || reason.contains("TIMEOUT") => {
-            Code::DeadlineExceeded
+        "INVALID_ARGUMENT" | "CONTEXT_LENGTH_EXCEEDED" | "PROVIDER_BAD_REQUEST" => {
+            Code::InvalidArgument
         }
+        "NOT_FOUND" | "MODEL_NOT_FOUND" | "AGENT_NOT_FOUND" | "PROVIDER_NOT_FOUND" => {
+            Code::NotFound
+        }
+        "PERMISSION_DENIED" => Code::PermissionDenied,
+        "RATE_LIMITED" | "PROVIDER_RATE_LIMITED" | "PROVIDER_QUOTA" | "BUDGET_EXCEEDED" => {
+            Code::ResourceExhausted
+        }
+        "DEADLINE_EXCEEDED" | "TOTAL_TIMEOUT" => Code::DeadlineExceeded,
+        "CANCELLED" => Code::Cancelled,
         "UNIMPLEMENTED" => Code::Unimplemented,
         "INTERNAL" => Code::Internal,
         _ => Code::Unavailable,

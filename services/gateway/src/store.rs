@@ -176,18 +176,14 @@ impl Store {
         let mut away = None;
         loop {
             ticks.tick().await;
-            match self.refresh().await {
-                Ok(()) => {
-                    if away.take().is_some() {
-                        tracing::info!("the key store is back");
-                    }
-                }
-                Err(error) if away.is_none() => {
+            away = match (self.refresh().await, away) {
+                (Err(error), None) => {
                     tracing::warn!(%error, "the key store is away; the last keys serve");
-                    away = Some(readiness.degraded("key store away: the last known keys serve"));
+                    Some(readiness.degraded("key store away: the last known keys serve"))
                 }
-                Err(_) => {}
-            }
+                (Err(_), still) => still,
+                (Ok(()), _) => None,
+            };
         }
     }
 }

@@ -162,13 +162,13 @@ impl Encoder {
             serde_json::from_str(&finished.extra_json).unwrap_or_default();
         for choice in &finished.choices {
             self.begin(choice.index, None, &mut Fields::default(), out);
-            let reason = Some(usage::finish_reason(choice));
+            let reason = Some(usage::finish_reason(*choice));
             let last =
                 ChunkChoice { index: choice.index, finish_reason: reason, ..Default::default() };
             self.write(extra.clone(), &[last], None, out);
         }
         if self.include_usage {
-            let mut usage = usage::usage(&finished.usage.clone().unwrap_or_default());
+            let mut usage = usage::usage(&finished.usage.unwrap_or_default());
             usage.degraded = std::mem::take(&mut self.degraded);
             self.write(Map::new(), &[], Some(usage), out);
         }

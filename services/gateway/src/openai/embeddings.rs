@@ -111,7 +111,7 @@ pub fn answer(response: &EmbedResponse, base64: bool) -> Value {
             json!({"object": "embedding", "index": index, "embedding": embedding})
         })
         .collect();
-    let counted = response.usage.clone().unwrap_or_default();
+    let counted = response.usage.unwrap_or_default();
     let tokens = usage::input_tokens(&counted);
     let mut answer = Map::new();
     answer.insert("object".into(), "list".into());
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
     use skein_proto::model::v1::Embedding;
 
-    fn read(input: Value) -> Result<Embed, Refusal> {
+    fn read(input: &Value) -> Result<Embed, Refusal> {
         parse(json!({"model": "m", "input": input, "user": "u"}).to_string().as_bytes())
     }
 
@@ -135,7 +135,7 @@ mod tests {
         for (input, count) in
             [(json!("a"), 1), (json!(["a", "b"]), 2), (json!([1, 2]), 1), (json!([[1], [2, 3]]), 2)]
         {
-            let embed = read(input.clone()).unwrap();
+            let embed = read(&input).unwrap();
             assert_eq!(embed.request.inputs.len(), count, "{input}");
             assert_eq!(embed.request.extra_json, r#"{"user":"u"}"#);
         }
@@ -153,7 +153,7 @@ mod tests {
             (json!([[1], []]), "input[1]"),
             (json!(vec!["a"; INPUTS + 1]), "input"),
         ] {
-            assert_eq!(read(input).err().unwrap().param.as_deref(), Some(param));
+            assert_eq!(read(&input).err().unwrap().param.as_deref(), Some(param));
         }
     }
 

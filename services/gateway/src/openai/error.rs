@@ -19,9 +19,9 @@ use tonic::{Code, Status};
 pub struct Refusal {
     pub status: StatusCode,
     pub kind: &'static str,
-    pub code: Option<String>,
-    pub param: Option<String>,
-    pub message: String,
+    pub code: Option<Box<str>>,
+    pub param: Option<Box<str>>,
+    pub message: Box<str>,
     pub retry_after: Option<Duration>,
     pub allow: Option<&'static str>,
 }
@@ -49,26 +49,27 @@ const fn row(code: Code) -> (u16, &'static str, Option<&'static str>) {
 /// Reasons that need another row than their status gives, or OpenAI's word.
 fn by_reason(reason: &str) -> Option<(u16, &'static str, &'static str)> {
     Some(match reason {
-        "MODEL_NOT_FOUND" | "UNKNOWN_MODEL" => (404, INVALID, "model_not_found"),
-        "AGENT_NOT_FOUND" => (404, INVALID, "agent_not_found"),
+        "MODEL_NOT_FOUND" | "PROVIDER_NOT_FOUND" => (404, INVALID, "model_not_found"),
         "CONTEXT_LENGTH_EXCEEDED" => (400, INVALID, "context_length_exceeded"),
-        "INSUFFICIENT_QUOTA" | "QUOTA_EXCEEDED" | "PROVIDER_QUOTA" => {
-            (429, "insufficient_quota", "insufficient_quota")
-        }
+        "MESSAGE_TOO_LARGE" => (413, INVALID, "request_too_large"),
+        // Nothing that waiting would mend.
+        "PROVIDER_QUOTA" | "BUDGET_EXCEEDED" => (429, "insufficient_quota", "insufficient_quota"),
+        // The operator's key, not the client's.
+        "PROVIDER_UNAUTHENTICATED" => (500, "server_error", "provider_unauthenticated"),
         _ => return None,
     })
 }
 
 impl Refusal {
     pub fn new(status: StatusCode, kind: &'static str, code: &str, message: String) -> Self {
-        let code = Some(code.to_owned());
+        let (code, message) = (Some(code.into()), message.into());
         Self { status, kind, code, param: None, message, retry_after: None, allow: None }
     }
 
     /// A request field that cannot be right; `param` is its path.
     pub fn invalid(param: impl Into<String>, code: &str, message: impl Into<String>) -> Self {
         let refusal = Self::new(StatusCode::BAD_REQUEST, INVALID, code, message.into());
-        Self { param: Some(param.into()), ..refusal }
+        Self { param: Some(param.into().into()), ..refusal }
     }
 
     pub fn bad_json(error: &serde_json::Error) -> Self {
@@ -104,7 +105,7 @@ impl Refusal {
     pub fn no_model(model: &str) -> Self {
         let message = format!("the model {model:?} does not exist or is not served here");
         let refusal = Self::new(StatusCode::NOT_FOUND, INVALID, "model_not_found", message);
-        Self { param: Some("model".to_owned()), ..refusal }
+        Self { param: Some("model".into()), ..refusal }
     }
 
     /// What a call into the mesh was answered with.
@@ -116,7 +117,7 @@ impl Refusal {
             named.map_or((number, kind, code), |(number, kind, code)| (number, kind, Some(code)));
         let own = || match status.code() {
             Code::InvalidArgument | Code::FailedPrecondition | Code::NotFound => {
-                reason.as_deref().map(str::to_lowercase)
+                reason.as_deref().map(|reason| reason.to_lowercase().into())
             }
             _ => None,
         };
@@ -130,9 +131,9 @@ impl Refusal {
         Self {
             status: StatusCode::from_u16(number).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
             kind,
-            code: code.map(str::to_owned).or_else(own),
-            param: rich::field(status).map(|field| param_of(&field)),
-            message: message.to_owned(),
+            code: code.map(Into::into).or_else(own),
+            param: rich::field(status).map(|field| param_of(&field).into()),
+            message: message.into(),
             retry_after: rich::retry_after(status),
             allow: None,
         }
@@ -144,8 +145,8 @@ impl Refusal {
             Kind::Unauthenticated => Self {
                 status: StatusCode::UNAUTHORIZED,
                 kind: INVALID,
-                code: Some("invalid_api_key".to_owned()),
-                message: error.to_string(),
+                code: Some("invalid_api_key".into()),
+                message: error.to_string().into(),
                 ..refusal
             },
             _ => refusal,
@@ -163,10 +164,10 @@ impl Refusal {
 }
 
 /// The client wrote OpenAI's field names, not ours.
-fn param_of(field: &str) -> String {
+fn param_of(field: &str) -> &str {
     match field {
-        "inputs" => "input".to_owned(),
-        other => other.strip_prefix("sampling.").unwrap_or(other).to_owned(),
+        "inputs" => "input",
+        other => other.strip_prefix("sampling.").unwrap_or(other),
     }
 }
 
@@ -180,16 +181,9 @@ impl IntoResponse for Refusal {
         }
         if let Some(delay) = self.retry_after {
             // Whole seconds, rounded up: OpenAI's clients read nothing finer here.
-            headers.insert(
-                header::RETRY_AFTER,
-                delay
-                    .as_millis()
-                    .div_ceil(1000)
-                    .max(1)
-                    .to_string()
-                    .parse()
-                    .unwrap_or(HeaderValue::from_static("1")),
-            );
+            let seconds = delay.as_millis().div_ceil(1000).max(1);
+            let seconds = u64::try_from(seconds).unwrap_or(u64::MAX);
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if let Some(allow) = self.allow {
             headers.insert(header::ALLOW, HeaderValue::from_static(allow));

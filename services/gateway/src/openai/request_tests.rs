@@ -3,7 +3,7 @@
 use super::parse;
 use serde_json::{Value, json};
 use skein_proto::model::v1::{
-    Role, content_part::Part, response_format::Format, tool_choice::Choice,
+    Message, Role, content_part::Part, response_format::Format, tool_choice::Choice,
 };
 
 fn chat(more: Value) -> Value {
@@ -37,7 +37,7 @@ fn everything_we_name_is_typed_and_the_rest_passes() {
     let chat = parse(body.to_string().as_bytes()).unwrap();
     assert!(chat.stream && chat.include_usage);
     let generate = chat.generate;
-    let roles: Vec<_> = generate.messages.iter().map(|message| message.role()).collect();
+    let roles: Vec<_> = generate.messages.iter().map(Message::role).collect();
     assert_eq!(roles, [Role::Developer, Role::User, Role::Assistant, Role::Tool]);
     assert_eq!(generate.messages[1].content[0].part, Some(Part::Text("look".into())));
     assert_eq!(generate.messages[2].tool_calls[0].name, "f");

@@ -56,7 +56,7 @@ impl Gathered {
                     "index": end.index,
                     "message": choice.message(),
                     "logprobs": logprobs,
-                    "finish_reason": usage::finish_reason(end),
+                    "finish_reason": usage::finish_reason(*end),
                 })
             })
             .collect();

@@ -9,7 +9,7 @@ use http::Method;
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 
-fn chat(model: &str, more: Value) -> Value {
+fn chat(model: &str, more: &Value) -> Value {
     let mut body = json!({"model": model, "messages": [{"role": "user", "content": "hi"}]});
     body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     body
@@ -18,7 +18,7 @@ fn chat(model: &str, more: Value) -> Value {
 #[tokio::test]
 async fn a_plain_answer_says_where_it_came_from_and_what_it_cost() {
     let running = world::start(&[]).await;
-    let answer = running.chat(chat("hello", json!({"user": "u", "max_tokens": 9}))).await;
+    let answer = running.chat(chat("hello", &json!({"user": "u", "max_tokens": 9}))).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     let body = answer.json();
     assert_eq!(
@@ -53,7 +53,7 @@ async fn a_plain_answer_says_where_it_came_from_and_what_it_cost() {
 async fn a_stream_is_framed_as_openai_frames_it() {
     let running = world::start(&[]).await;
     let options = json!({"stream": true, "stream_options": {"include_usage": true}});
-    let answer = running.chat(chat("hello", options)).await;
+    let answer = running.chat(chat("hello", &options)).await;
     assert_eq!(answer.header("content-type"), "text/event-stream; charset=utf-8");
     assert_eq!(answer.header("x-skein-model"), "openai/gpt-x");
     let created = answer.text().split_once("\"created\":").unwrap().1.split_once(',').unwrap().0;
@@ -84,7 +84,7 @@ async fn a_stream_is_framed_as_openai_frames_it() {
 #[tokio::test]
 async fn tool_calls_and_several_choices_in_both_forms() {
     let running = world::start(&[]).await;
-    let called = running.chat(chat("tools", json!({}))).await.json();
+    let called = running.chat(chat("tools", &json!({}))).await.json();
     let message = &called["choices"][0]["message"];
     assert_eq!(
         message["tool_calls"][0]["function"],
@@ -94,11 +94,11 @@ async fn tool_calls_and_several_choices_in_both_forms() {
         (&message["content"], &called["choices"][0]["finish_reason"]),
         (&Value::Null, &json!("tool_calls"))
     );
-    let streamed = running.chat(chat("tools", json!({"stream": true}))).await;
+    let streamed = running.chat(chat("tools", &json!({"stream": true}))).await;
     let first = streamed.text().split("\n\n").next().unwrap();
     assert!(first.contains(r#""tool_calls":[{"index":0,"id":"call_a","type":"function","function":{"name":"look","arguments":""}}]"#), "{first}");
     assert!(!streamed.text().contains("usage"));
-    let two = running.chat(chat("two", json!({"n": 2}))).await.json();
+    let two = running.chat(chat("two", &json!({"n": 2}))).await.json();
     assert_eq!(two["choices"][1]["message"]["content"], "B");
     assert_eq!(two["choices"][1]["finish_reason"], "length");
 }
@@ -108,7 +108,7 @@ async fn a_stream_that_fails_says_so_and_never_ends_cleanly() {
     let running = world::start(&[]).await;
     for client in [h1(), h2()] {
         for model in ["breaks", "cut"] {
-            let body = chat(model, json!({"stream": true})).to_string();
+            let body = chat(model, &json!({"stream": true})).to_string();
             let answer = send(&client, running.post("/v1/chat/completions", body)).await;
             assert_eq!(answer.status, 200);
             let last = answer.text().trim_end().rsplit("\n\n").next().unwrap();
@@ -119,7 +119,7 @@ async fn a_stream_that_fails_says_so_and_never_ends_cleanly() {
         }
     }
     for model in ["breaks", "cut"] {
-        assert_eq!(running.chat(chat(model, json!({}))).await.status, 503);
+        assert_eq!(running.chat(chat(model, &json!({}))).await.status, 503);
     }
 }
 
@@ -129,7 +129,7 @@ async fn a_client_that_leaves_cancels_the_call_behind() {
     for (stream, client) in [(true, h1()), (true, h2()), (false, h1()), (false, h2())] {
         let mut cancelled = running.seen.cancelled.subscribe();
         let before = *cancelled.borrow_and_update();
-        let body = chat("hangs", json!({"stream": stream})).to_string();
+        let body = chat("hangs", &json!({"stream": stream})).to_string();
         let request = running.post("/v1/chat/completions", body);
         if stream {
             let mut response = client.request(request).await.unwrap();
@@ -153,7 +153,7 @@ async fn a_client_that_leaves_cancels_the_call_behind() {
 #[tokio::test]
 async fn silence_is_filled_with_comments() {
     let running = world::start(&[("SKEIN_GATEWAY__KEEP_ALIVE", "20ms")]).await;
-    let body = chat("waits", json!({"stream": true})).to_string();
+    let body = chat("waits", &json!({"stream": true})).to_string();
     let response = h1().request(running.post("/v1/chat/completions", body)).await.unwrap();
     let mut body = response.into_body();
     let mut text = String::new();
@@ -206,7 +206,7 @@ async fn models_are_listed_and_found_by_ids_with_slashes() {
 async fn a_sane_request_id_is_taken_over() {
     let running = world::start(&[]).await;
     let with = |id: &str| {
-        let body = chat("hello", json!({})).to_string();
+        let body = chat("hello", &json!({})).to_string();
         running.request(Method::POST, "/v1/chat/completions", &[("x-request-id", id)], body)
     };
     let answer = send(&h1(), with("mine-1")).await;

@@ -118,12 +118,16 @@ fn script(model: &str) -> Vec<Result<Event, Status>> {
             end(1, FinishReason::ToolCalls),
         ]),
         "two" => {
-            events.extend([delta(text(0, "A")), delta(text(1, "B")), end(2, FinishReason::Length)])
+            events.extend([delta(text(0, "A")), delta(text(1, "B")), end(2, FinishReason::Length)]);
         }
         "cut" => events.push(delta(text(0, "Hal"))),
         "breaks" => events.extend([delta(text(0, "Hal")), Err(unavailable())]),
         _ => {
-            events.extend([delta(text(0, "Hel")), delta(text(0, "lo")), end(1, FinishReason::Stop)])
+            events.extend([
+                delta(text(0, "Hel")),
+                delta(text(0, "lo")),
+                end(1, FinishReason::Stop),
+            ]);
         }
     }
     events
@@ -224,7 +228,11 @@ impl ModelService for Models {
 }
 
 /// Starts a router on a free port; it leaves when `stop` is cancelled.
-pub(crate) async fn router(keys: &Generated, seen: &Arc<Seen>, stop: CancellationToken) -> SocketAddr {
+pub(crate) async fn router(
+    keys: &Generated,
+    seen: &Arc<Seen>,
+    stop: CancellationToken,
+) -> SocketAddr {
     let routes = Routes::new(ModelServiceServer::new(Models(Arc::clone(seen))))
         .add_service(AgentServiceServer::new(Agents(Arc::clone(seen))));
     private("router", routes, keys, stop).await
