@@ -7,7 +7,7 @@
 //!   within `embed_wait` is stored without vectors and follows later;
 //! - text that is unchanged is not embedded again.
 
-use crate::embed::{EmbedError, Embedder};
+use crate::embed::{Embedded, Embedder};
 use crate::error::Error;
 use crate::indexes::Indexes;
 use crate::model::{Document, Place, Prepared, Vectors};
@@ -125,30 +125,39 @@ impl Knowledge {
             (0..new.chunks.len()).filter(|&at| new.chunks[at].vector.is_none()).collect();
         let mut kind: Option<Vectors> = None;
         for batch in missing.chunks(self.limits.embed_batch) {
-            // The last second of a caller's patience is for storing.
-            let left = until.saturating_duration_since(Instant::now());
-            let left = left.min(call.remaining().saturating_sub(Duration::from_secs(1)));
-            if self.embedder.is_away() || left.is_zero() {
+            let texts = batch.iter().map(|&at| new.chunks[at].passage.clone()).collect();
+            let Some(done) = self.embed_until(call, until, model, texts).await else { break };
+            if kind.as_ref().is_some_and(|kind| *kind != done.of) {
                 break;
             }
-            let texts: Vec<String> =
-                batch.iter().map(|&at| new.chunks[at].passage.clone()).collect();
-            let call = call.with_timeout(left);
-            match self.embedder.passages(&call, model, &texts).await {
-                Ok(done) if kind.as_ref().is_none_or(|kind| *kind == done.of) => {
-                    for (&at, vector) in batch.iter().zip(done.vectors) {
-                        new.chunks[at].vector = Some(vector);
-                    }
-                    kind = Some(done.of);
-                }
-                Ok(_) => break,
-                Err(EmbedError::Refused(cause) | EmbedError::Away(cause)) => {
-                    tracing::warn!(collection = &*place.collection, model, cause, "embed later");
-                    break;
-                }
+            for (&at, vector) in batch.iter().zip(done.vectors) {
+                new.chunks[at].vector = Some(vector);
             }
+            kind = Some(done.of);
         }
         Ok((new, kind))
+    }
+
+    /// The vectors of one batch, if they can be had in time.
+    async fn embed_until(
+        &self,
+        call: &Call,
+        until: Instant,
+        model: &str,
+        texts: Vec<String>,
+    ) -> Option<Embedded> {
+        // The last second of a caller's patience is for storing.
+        let patience = call.remaining().saturating_sub(Duration::from_secs(1));
+        let left = until.saturating_duration_since(Instant::now()).min(patience);
+        if self.embedder.is_away() || left.is_zero() {
+            return None;
+        }
+        let outcome = self.embedder.passages(&call.with_timeout(left), model, &texts).await;
+        outcome
+            .inspect_err(|error| {
+                tracing::warn!(model, %error, "embed later");
+            })
+            .ok()
     }
 
     async fn commit(

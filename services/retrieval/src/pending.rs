@@ -60,7 +60,7 @@ async fn round(knowledge: &Arc<Knowledge>, waits: &mut HashMap<Place, Wait>) -> 
     let waiting = match knowledge.store.waiting().await {
         Ok(waiting) => waiting,
         Err(error) => {
-            tracing::warn!(%error, "look for chunks without vectors");
+            unreadable(&error);
             return Next::At(Instant::now() + knowledge.embedder.pause().max(LONGEST / 12));
         }
     };
@@ -76,10 +76,10 @@ async fn round(knowledge: &Arc<Knowledge>, waits: &mut HashMap<Place, Wait>) -> 
                 advanced = true;
             }
             Err(error) => {
-                let delay = waits
-                    .get(place)
-                    .map_or(knowledge.embedder.pause(), |wait| (wait.delay * 2).min(LONGEST));
-                tracing::warn!(collection = &*place.collection, model, %error, ?delay, "embed later");
+                let first = || knowledge.embedder.pause();
+                let longer = |wait: &Wait| (wait.delay * 2).min(LONGEST);
+                let delay = waits.get(place).map_or_else(first, longer);
+                later(place, model, &error);
                 waits.insert(place.clone(), Wait { until: Instant::now() + delay, delay });
             }
         }
@@ -89,6 +89,14 @@ async fn round(knowledge: &Arc<Knowledge>, waits: &mut HashMap<Place, Wait>) -> 
     }
     let soonest = waits.values().map(|wait| wait.until).min();
     Next::At(soonest.unwrap_or_else(|| Instant::now() + LONGEST))
+}
+
+fn later(place: &Place, model: &str, error: &Failed) {
+    tracing::warn!(collection = &*place.collection, model, %error, "embed later");
+}
+
+fn unreadable(error: &Error) {
+    tracing::warn!(%error, "look for chunks without vectors");
 }
 
 #[derive(Debug, thiserror::Error)]

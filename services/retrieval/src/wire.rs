@@ -216,7 +216,7 @@ pub fn put(own: Put) -> wire::PutDocumentResponse {
 
 pub fn found(own: Found, explain: bool) -> wire::SearchResponse {
     wire::SearchResponse {
-        hits: own.hits.into_iter().map(|(fused, passage)| hit(fused, passage, explain)).collect(),
+        hits: own.hits.into_iter().map(|(fused, passage)| hit(&fused, passage, explain)).collect(),
         version: own.version,
         truncated: own.truncated,
         degraded: own.degraded,
@@ -226,7 +226,7 @@ pub fn found(own: Found, explain: bool) -> wire::SearchResponse {
     }
 }
 
-fn hit(fused: Fused<u32>, own: Passage, explain: bool) -> wire::Hit {
+fn hit(fused: &Fused<u32>, own: Passage, explain: bool) -> wire::Hit {
     let arm = |seen: &Seen| wire::Arm {
         name: seen.arm.to_owned(),
         rank: seen.rank,

@@ -148,7 +148,7 @@ async fn collections_and_documents_are_listed_read_and_deleted() {
         page_token,
         id_prefix: prefix.to_owned(),
     };
-    let call = mesh.call("acme");
+    let call = Mesh::call("acme");
     let first = client.list_documents(call.request(page(String::new(), ""))).await.unwrap();
     let first = first.into_inner();
     let ids: Vec<_> = first.documents.iter().map(|document| document.id.as_str()).collect();
@@ -190,7 +190,7 @@ async fn no_rpc_crosses_from_one_tenant_to_another() {
     let mesh = Mesh::start().await;
     let mut client = mesh.client();
     mesh.put("acme", document("docs", "secret", "the launch code")).await.unwrap();
-    let other = mesh.call("other");
+    let other = Mesh::call("other");
     let name = || "docs".to_owned();
     let missing = [
         client.get_collection(other.request(GetCollectionRequest { name: name() })).await.err(),
@@ -230,7 +230,7 @@ async fn no_rpc_crosses_from_one_tenant_to_another() {
     let found = mesh.search("other", "docs", "launch", Mode::Hybrid).await.unwrap();
     assert_eq!(found.hits.len(), 1);
     let create = CreateCollectionRequest { name: name(), embedding_model: "x/y".to_owned() };
-    let taken = client.create_collection(mesh.call("acme").request(create)).await.unwrap_err();
+    let taken = client.create_collection(Mesh::call("acme").request(create)).await.unwrap_err();
     assert_eq!(reason(&taken).as_deref(), Some("COLLECTION_EXISTS"));
     let found = mesh.search("acme", "docs", "launch", Mode::Hybrid).await.unwrap();
     assert_eq!(found.hits.len(), 1);
@@ -242,7 +242,7 @@ async fn vectors_of_another_kind_are_refused_naming_both() {
     let mesh = Mesh::start().await;
     mesh.put("acme", document("docs", "a", "one text")).await.unwrap();
     let search = SearchRequest { embedding: vec![1.0, 2.0], ..mesh_of_two::search("docs", "x") };
-    let call = mesh.call("acme");
+    let call = Mesh::call("acme");
     let refused = mesh.client().search(call.request(search)).await.unwrap_err();
     assert_eq!(field(&refused).as_deref(), Some("embedding"));
     mesh.router.change_model();
@@ -255,7 +255,7 @@ async fn vectors_of_another_kind_are_refused_naming_both() {
 async fn a_write_is_visible_to_whoever_knows_its_version() {
     let mesh = Mesh::start().await;
     let done = mesh.put("acme", document("docs", "a", "one text")).await.unwrap();
-    let call = mesh.call("acme");
+    let call = Mesh::call("acme");
     let at = |min_version| SearchRequest { min_version, ..mesh_of_two::search("docs", "text") };
     let found = mesh.client().search(call.request(at(done.version))).await.unwrap();
     assert_eq!(found.into_inner().hits.len(), 1);
@@ -266,7 +266,7 @@ async fn a_write_is_visible_to_whoever_knows_its_version() {
 #[tokio::test]
 async fn what_is_not_served_says_so() {
     let mesh = Mesh::start().await;
-    let call = mesh.call("acme");
+    let call = Mesh::call("acme");
     let export = ExportRequest { collection: "docs".to_owned() };
     let status = mesh.client().export(call.request(export)).await.unwrap_err();
     assert_eq!(status.code(), Code::Unimplemented);
@@ -282,7 +282,7 @@ async fn a_process_that_dies_in_mid_write_leaves_the_old_document_or_the_new() {
     let text = |word: &str| format!("# {word}\n\n{word} text\n\n").repeat(30);
     mesh.put("acme", document("docs", "a", &text("old"))).await.unwrap();
     for _ in 0..3 {
-        let call = mesh.call("acme");
+        let call = Mesh::call("acme");
         let mut client = mesh.client();
         let put = document("docs", "a", &text("new"));
         let writing = tokio::spawn(async move { client.put_document(call.request(put)).await });

@@ -209,7 +209,7 @@ impl Mesh {
         Self::open(self.router.clone(), Arc::clone(&self.keys), self.router_at, folder).await
     }
 
-    pub(crate) fn call(&self, tenant: &str) -> Call {
+    pub(crate) fn call(tenant: &str) -> Call {
         Call::new(tenant, "key:test", Duration::from_secs(30))
     }
 
@@ -222,7 +222,7 @@ impl Mesh {
         tenant: &str,
         put: PutDocumentRequest,
     ) -> Result<PutDocumentResponse, Status> {
-        let request = self.call(tenant).request(put);
+        let request = Self::call(tenant).request(put);
         self.client().put_document(request).await.map(Response::into_inner)
     }
 
@@ -234,7 +234,7 @@ impl Mesh {
         mode: Mode,
     ) -> Result<SearchResponse, Status> {
         let search = SearchRequest { mode: mode.into(), ..search(collection, query) };
-        let request = self.call(tenant).request(search);
+        let request = Self::call(tenant).request(search);
         self.client().search(request).await.map(Response::into_inner)
     }
 
@@ -243,7 +243,7 @@ impl Mesh {
         tenant: &str,
         requests: Vec<IngestDocumentsRequest>,
     ) -> Vec<IngestDocumentsResponse> {
-        let request = self.call(tenant).request(tokio_stream::iter(requests));
+        let request = Self::call(tenant).request(tokio_stream::iter(requests));
         let mut stream = self.client().ingest_documents(request).await.unwrap().into_inner();
         let mut results = Vec::new();
         while let Some(result) = stream.message().await.unwrap() {
@@ -253,7 +253,7 @@ impl Mesh {
     }
 
     pub(crate) async fn collection(&self, tenant: &str, name: &str) -> Collection {
-        let request = self.call(tenant).request(GetCollectionRequest { name: name.to_owned() });
+        let request = Self::call(tenant).request(GetCollectionRequest { name: name.to_owned() });
         let response = self.client().get_collection(request).await.unwrap();
         response.into_inner().collection.unwrap()
     }
