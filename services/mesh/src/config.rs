@@ -135,7 +135,7 @@ fn flatten(
             into.insert(prefix.to_owned(), scalar.to_string());
         }
         toml::Value::Datetime(_) => {
-            complaints.push(format!("{prefix}: a date is not expected here"))
+            complaints.push(format!("{prefix}: a date is not expected here"));
         }
     }
 }
