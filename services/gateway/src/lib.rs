@@ -1,7 +1,7 @@
 //! The public edge: who are you, and what may you do?
 //!
 //! One listener for HTTP/1.1 and h2c. OpenAI's HTTP dialect is translated here
-//! ([`openai`], [`chat`], [`run`]); gRPC and gRPC-Web are checked and passed on
+//! ([`openai`], [`chat`], [`mod@run`]); gRPC and gRPC-Web are checked and passed on
 //! without being decoded ([`forward`]); keys are kept here ([`keys`],
 //! [`store`], [`admin`]).
 
