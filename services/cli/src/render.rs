@@ -34,11 +34,15 @@ pub(crate) fn shorten(text: &str, limit: usize) -> String {
     }
 }
 
-/// Columns as wide as their widest cell, two spaces between.
+/// Cells beyond this make no column wider.
+const WIDEST: usize = 48;
+
+/// Columns as wide as their widest usual cell, two spaces between.
 pub(crate) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
     let width = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).filter(|width| *width <= WIDEST).max()
     };
     let widths: Vec<_> = (0..columns).map(|column| width(column).unwrap_or_default()).collect();
     let line = |row: &Vec<String>| {
@@ -94,12 +98,14 @@ fn input_tokens(usage: &Usage) -> i64 {
 /// What the answer rests on, how it came about, what it cost.
 pub(crate) fn footer(run: &Run) -> String {
     let mut out = String::new();
-    for citation in &run.citations {
-        let Citation { passage, document_id, title, collection, quote, .. } = citation;
+    for shown in grouped(&run.citations) {
+        let Citation { passage, document_id, title, collection, .. } = shown[0];
         let name = if title.is_empty() { document_id } else { title };
-        let place = span(citation.span.as_ref());
-        out += &format!("[{}] {name} ({collection}/{document_id}, {place})\n", passage + 1);
-        out += &format!("    “{}”\n", shorten(quote, 160));
+        out += &format!("[{}] {name} ({collection}/{document_id})\n", passage + 1);
+        for citation in shown {
+            let place = span(citation.span.as_ref());
+            out += &format!("    {place}  “{}”\n", shorten(&citation.quote, 160));
+        }
     }
     if !run.path.is_empty() {
         out += &format!("path    {}\n", path(&run.path));
@@ -110,6 +116,33 @@ pub(crate) fn footer(run: &Run) -> String {
     let model = present(&run.model).map(|model| format!(" · {model}")).unwrap_or_default();
     out += &format!("tokens  {tokens} · cost {}{model}\n", cost(run.usage.as_ref()));
     out
+}
+
+/// The citations by passage, in the order of the answer. A whole passage is
+/// left out where a part of it is quoted.
+fn grouped(citations: &[Citation]) -> Vec<Vec<&Citation>> {
+    let mut groups: Vec<Vec<&Citation>> = Vec::new();
+    for citation in citations {
+        if citations.iter().any(|other| holds(citation, other)) {
+            continue;
+        }
+        match groups.iter_mut().find(|group| group[0].passage == citation.passage) {
+            Some(group) => group.push(citation),
+            None => groups.push(vec![citation]),
+        }
+    }
+    groups
+}
+
+/// Whether `part` is a smaller piece of the same document's `whole`.
+fn holds(whole: &Citation, part: &Citation) -> bool {
+    let same = (&whole.collection, &whole.document_id) == (&part.collection, &part.document_id);
+    match (&whole.span, &part.span) {
+        (Some(outer), Some(inner)) if same && outer != inner => {
+            outer.start <= inner.start && inner.end <= outer.end
+        }
+        _ => false,
+    }
 }
 
 fn path(steps: &[PathStep]) -> String {
@@ -205,5 +238,22 @@ mod tests {
     fn columns_are_aligned() {
         let rows = [vec!["a".to_owned(), "b".to_owned()], vec!["ccc".to_owned(), String::new()]];
         assert_eq!(table(&rows), "a    b\nccc\n");
+        let long = "x".repeat(WIDEST + 1);
+        let rows = [vec![long.clone(), "b".to_owned()], vec!["c".to_owned(), "d".to_owned()]];
+        assert_eq!(table(&rows), format!("{long}  b\nc  d\n"));
+    }
+
+    #[test]
+    fn a_passage_is_named_once_and_its_parts_stand_for_it() {
+        let citation = |passage, start, end| Citation {
+            passage,
+            document_id: format!("d{passage}"),
+            span: Some(Span { start, end }),
+            ..Citation::default()
+        };
+        let all = [citation(1, 5, 9), citation(0, 0, 4), citation(1, 11, 12), citation(1, 0, 90)];
+        let groups = grouped(&all);
+        assert_eq!(groups, [vec![&all[0], &all[2]], vec![&all[1]]]);
+        assert_eq!(grouped(&all[3..]), [[&all[3]]]);
     }
 }

@@ -21,8 +21,8 @@ async fn an_answer_comes_with_what_it_rests_on() {
         ended.out,
         format!(
             "{ANSWER}\n\n\
-             [2] Geese (default/birds/geese.md, bytes 10..42)\n    \
-             “a flight of geese is a skein”\n\
+             [2] Geese (default/birds/geese.md)\n    \
+             bytes 10..42  “a flight of geese is a skein”\n\
              path    skein-router m1 iad run 12.3 ms\n\
              tokens  42 in, 7 out · cost $0.001500 · local/extractive\n"
         )
