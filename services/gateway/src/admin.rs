@@ -165,7 +165,7 @@ impl AdminService for Admin {
     ) -> Result<Response<v1::GetMeshStatusResponse>, Status> {
         let call = Call::of(&request)?;
         let asked = StatusRequest { settings: request.into_inner().settings, peers: true };
-        let machines = self.0.peer.status(&call, &asked).await;
+        let machines = self.0.peer.mesh_status(&call, asked).await;
         Ok(Response::new(v1::GetMeshStatusResponse { machines }))
     }
 

@@ -47,11 +47,23 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// This machine, then those it calls if `peers`.
-    pub async fn status(&self, call: &Call, request: &StatusRequest) -> Vec<MachineStatus> {
+    /// This machine; if `peers`, those it calls and those that they call.
+    pub async fn mesh_status(&self, call: &Call, request: StatusRequest) -> Vec<MachineStatus> {
+        self.gather(call, request, request.peers).await
+    }
+
+    /// `further`: whether the peers ask theirs. Apps call each other in both
+    /// directions, so an answer over the wire never goes further than one step.
+    async fn gather(
+        &self,
+        call: &Call,
+        request: StatusRequest,
+        further: bool,
+    ) -> Vec<MachineStatus> {
         let mut machines = vec![self.own(request.settings)];
         if request.peers {
             for channel in (self.channels)() {
+                let request = StatusRequest { peers: further, ..request };
                 machines.extend(ask(&channel, call, request).await);
             }
         }
@@ -90,7 +102,7 @@ impl Peer {
 }
 
 /// Every machine behind `channel`, each asked on its own connection.
-async fn ask(channel: &Channel, call: &Call, request: &StatusRequest) -> Vec<MachineStatus> {
+async fn ask(channel: &Channel, call: &Call, request: StatusRequest) -> Vec<MachineStatus> {
     let machines = channel.machines();
     if machines.is_empty() {
         let identity = v1::Identity { app: channel.app().to_owned(), ..v1::Identity::default() };
@@ -101,7 +113,7 @@ async fn ask(channel: &Channel, call: &Call, request: &StatusRequest) -> Vec<Mac
     for machine in machines {
         let (identity, rtt) = (machine.identity().clone(), machine.rtt());
         let mut client = PeerServiceClient::new(machine);
-        match client.status(call.with_timeout(ASK).request(*request)).await {
+        match client.status(call.with_timeout(ASK).request(request)).await {
             Ok(answer) => {
                 let mut machines = answer.into_inner().machines;
                 if let Some(first) = machines.first_mut() {
@@ -144,7 +156,7 @@ impl PeerService for Peer {
         request: Request<StatusRequest>,
     ) -> Result<Response<StatusResponse>, Status> {
         let call = Call::of(&request)?;
-        let machines = Self::status(self, &call, request.get_ref()).await;
+        let machines = self.gather(&call, request.into_inner(), false).await;
         Ok(Response::new(StatusResponse { machines }))
     }
 }

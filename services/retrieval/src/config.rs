@@ -26,9 +26,10 @@ impl Config {
         let store_url = store_url(&mut reader, common.as_ref());
         let limits = Limits {
             embedding_model: reader.or(key("retrieval.embedding_model"), "local/minilm".to_owned()),
-            embed_wait: reader.or(key("retrieval.embed_wait"), seconds(10)).0,
+            embed_wait: reader.or(key("retrieval.embed_wait"), seconds(2)).0,
             query_wait: reader.or(key("retrieval.query_wait"), seconds(5)).0,
-            embed_batch: reader.or(key("retrieval.embed_batch"), 32),
+            // Small enough that a query's text does not wait long behind one.
+            embed_batch: reader.or(key("retrieval.embed_batch"), 16),
         };
         if !(1..=2048).contains(&limits.embed_batch) {
             reader.complain(key("retrieval.embed_batch"), "must be 1 to 2048");

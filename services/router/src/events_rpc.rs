@@ -89,12 +89,14 @@ impl Watch {
         let until = Instant::now() + self.lease;
         // Before the snapshot, so that nothing is committed unnoticed after it.
         let mut grown = self.runs.tails.watch(&self.tenant, &self.thread_id);
-        give(send, Item::Snapshot(self.snapshot().await?)).await?;
+        let snapshot = self.snapshot().await?;
+        let over = snapshot.run.as_ref().is_some_and(|run| fold::is_over(run.status()));
+        give(send, Item::Snapshot(snapshot)).await?;
         let mut bytes = 0;
         loop {
             grown.borrow_and_update();
             self.catch_up(send, cursor, &mut bytes).await?;
-            if !self.request.live {
+            if over || !self.request.live {
                 return Ok(());
             }
             tokio::select! {

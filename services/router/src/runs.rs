@@ -205,23 +205,19 @@ impl Runs {
 
     async fn execute(&self, work: Work, cancel: CancellationToken) -> Result<(), Error> {
         let turn_of_thread = self.thread_lock(&work);
-        // A run that is to be cancelled goes on to its first step, which ends it.
         let _alone = tokio::select! {
-            alone = turn_of_thread.lock() => Some(alone),
-            () = cancel.cancelled() => None,
+            biased;
+            // Left queued: the next start of this machine executes it.
             () = self.shutdown.cancelled() => return Ok(()),
+            alone = turn_of_thread.lock() => alone,
+            () = cancel.cancelled() => {
+                if self.withdraw(&work).await? {
+                    return Ok(());
+                }
+                return Err(Error::Fenced);
+            }
         };
-        let running = RunEvent {
-            run_id: work.run_id.to_string(),
-            attempt: 1,
-            at: Some(timestamp(now_micros())),
-            request_id: work.call_request_id.to_string(),
-            body: Some(Body::Status(StatusChanged {
-                status: RunStatus::Running.into(),
-                ..StatusChanged::default()
-            })),
-            ..RunEvent::default()
-        };
+        let running = status_event(&work, RunStatus::Running);
         let (lease, cancelled) = self.store.start(&work, &self.owner(), running).await?;
         if cancelled != CancelMode::Unspecified {
             cancel.cancel();
@@ -230,6 +226,17 @@ impl Runs {
         let (store, tails) = (self.store.clone(), self.tails.clone());
         let journal = Journal::new(store, tails, lease, Arc::clone(&work.call_request_id), run);
         self.turn(&work, cancel, journal).await
+    }
+
+    /// Ends a run that waits for its turn.
+    async fn withdraw(&self, work: &Work) -> Result<bool, Error> {
+        let event = status_event(work, RunStatus::Cancelled);
+        let mut run = self.store.run(&work.tenant, &work.run_id).await?;
+        fold::apply(&mut run, &event);
+        let withdrawn = self.store.withdraw(work, event, run).await?;
+        let last = self.store.last_seq(&work.tenant, &work.thread_id).await?;
+        self.tails.grown(&work.tenant, &work.thread_id, last.unwrap_or(0));
+        Ok(withdrawn)
     }
 
     async fn turn(
@@ -285,5 +292,17 @@ impl Runs {
             }
             run = self.store.run(tenant, id).await?;
         }
+    }
+}
+
+fn status_event(work: &Work, status: RunStatus) -> RunEvent {
+    let changed = StatusChanged { status: status.into(), ..StatusChanged::default() };
+    RunEvent {
+        run_id: work.run_id.to_string(),
+        attempt: 1,
+        at: Some(timestamp(now_micros())),
+        request_id: work.call_request_id.to_string(),
+        body: Some(Body::Status(changed)),
+        ..RunEvent::default()
     }
 }

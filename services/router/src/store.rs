@@ -162,6 +162,50 @@ impl Store {
         Ok((Lease { tenant, thread_id, run_id: Arc::clone(&work.run_id), epoch }, cancel))
     }
 
+    /// Ends a run that nobody has started. The thread's lease is another run's
+    /// and stays so. `false` if somebody has started it after all.
+    pub async fn withdraw(
+        &self,
+        work: &Work,
+        mut event: RunEvent,
+        run: Run,
+    ) -> Result<bool, Error> {
+        let (tenant, run_id) = (work.tenant.to_string(), work.run_id.to_string());
+        let thread_id = work.thread_id.to_string();
+        let withdrawn = self
+            .database
+            .write::<_, Error, _>(move |tx| {
+                Box::pin(async move {
+                    let sql = "UPDATE router_thread SET last_seq = last_seq + 1 \
+                               WHERE tenant = $1 AND id = $2 RETURNING last_seq, lease_epoch";
+                    let row = sqlx::query(sql).bind(&tenant).bind(&thread_id);
+                    let row = row.fetch_optional(&mut *tx).await?.ok_or(Error::Fenced)?;
+                    rows::stamp(&mut event, row.try_get(0)?, row.try_get(1)?);
+                    let sql = "UPDATE router_run SET status = $3, result = $4, finished_at = $5 \
+                               WHERE tenant = $1 AND id = $2 AND status = 1";
+                    let ended = sqlx::query(sql)
+                        .bind(&tenant)
+                        .bind(run_id)
+                        .bind(status_number(run.status()))
+                        .bind(run.encode_to_vec())
+                        .bind(now_micros())
+                        .execute(&mut *tx)
+                        .await?;
+                    if ended.rows_affected() == 0 {
+                        return Err(Error::Fenced);
+                    }
+                    insert_event(tx, &tenant, &thread_id, &event).await?;
+                    Ok(event.seq)
+                })
+            })
+            .await;
+        match withdrawn {
+            Ok(_) => Ok(true),
+            Err(Error::Fenced) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Takes a run from whoever led it: their writes are refused from now on.
     pub async fn take_over(&self, work: &Work) -> Result<Lease, Error> {
         let (tenant, thread_id) = (work.tenant.to_string(), work.thread_id.to_string());

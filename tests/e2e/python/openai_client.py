@@ -53,7 +53,7 @@ negative = fails(
     openai.BadRequestError, lambda: chat(model="openai/echo", messages=question, max_tokens=-5)
 )
 assert "max_tokens" in str(negative), negative
-fails(openai.NotFoundError, lambda: chat(model="no-such-model", messages=question))
+fails(openai.NotFoundError, lambda: chat(model="local/no-such-model", messages=question))
 stranger = openai.OpenAI(base_url=base, api_key="sk-skein-nobody-000000000000000", max_retries=0)
 fails(openai.AuthenticationError, lambda: list(stranger.models.list()))
 limited = fails(openai.RateLimitError, lambda: chat(model="openai/error-429", messages=question))

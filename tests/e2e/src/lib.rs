@@ -102,9 +102,9 @@ impl Mesh {
     /// Everything every machine has written to its log.
     pub fn logs(&self) -> String {
         let read = |machine: flynet::Listed| {
-            std::fs::read_to_string(self.net.log(&machine.id)).unwrap_or_default()
+            self.net.log(&machine.id).and_then(|log| std::fs::read_to_string(log).ok())
         };
-        self.net.machines().into_iter().map(read).collect()
+        self.net.machines().into_iter().filter_map(read).collect()
     }
 
     /// An HTTP request to the edge; `(status, body)`.

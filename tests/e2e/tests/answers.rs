@@ -30,7 +30,8 @@ async fn the_projects_own_docs_answer_eight_of_ten_in_each_language() {
     mesh.skein(&["ingest", &path("docs")]);
     let questions = fs::read(workspace().join("tests/e2e/questions.json")).unwrap();
     let questions: Value = serde_json::from_slice(&questions).unwrap();
-    let source = |id: &str| fs::read(workspace().join("docs").join(id.trim_start_matches("docs/"))).unwrap();
+    let source =
+        |id: &str| fs::read(workspace().join("docs").join(id.trim_start_matches("docs/"))).unwrap();
     for language in ["en", "zh"] {
         let asked = questions.as_array().unwrap().iter().filter(|q| q["lang"] == language);
         let mut missed = Vec::new();

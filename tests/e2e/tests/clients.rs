@@ -29,7 +29,8 @@ async fn the_official_python_clients_work_unchanged() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_goes_away_aborts_the_provider_request() {
     let (mesh, fake) = mesh_with_provider().await;
-    let body = r#"{"model":"openai/slow-20","stream":true,"messages":[{"role":"user","content":"hi"}]}"#;
+    let body =
+        r#"{"model":"openai/slow-20","stream":true,"messages":[{"role":"user","content":"hi"}]}"#;
     let request = e2e::client().post(format!("{}/v1/chat/completions", mesh.url));
     let request = request.bearer_auth(KEY).header("content-type", "application/json").body(body);
     let mut response = request.send().await.unwrap();
@@ -46,7 +47,8 @@ async fn bad_input_is_a_clear_error_and_secrets_stay_out_of_the_logs() {
     let (mesh, _fake) = mesh_with_provider().await;
     let chat = "/v1/chat/completions";
     let secret = "the-prompt-nobody-may-log";
-    let ok = format!(r#"{{"model":"openai/echo","messages":[{{"role":"user","content":"{secret}"}}]}}"#);
+    let ok =
+        format!(r#"{{"model":"openai/echo","messages":[{{"role":"user","content":"{secret}"}}]}}"#);
     assert_eq!(mesh.post(chat, Some(KEY), ok.clone().into_bytes()).await.0, 200);
     assert_eq!(mesh.post(chat, None, ok.clone().into_bytes()).await.0, 401);
     let big = vec![b'a'; 40 << 20];
@@ -54,7 +56,7 @@ async fn bad_input_is_a_clear_error_and_secrets_stay_out_of_the_logs() {
         (r#"{"model":"openai/echo","messages":[]}"#.as_bytes().to_vec(), 400, "messages"),
         (br#"{"model":"openai/echo","messages":"#.to_vec(), 400, "JSON"),
         (b"{\"model\":\"\xff\"}".to_vec(), 400, "UTF-8"),
-        (ok.replace("openai/echo", "no-such-model").into_bytes(), 404, "no-such-model"),
+        (ok.replace("openai/echo", "local/no-such-model").into_bytes(), 404, "no-such-model"),
         (ok.replacen('{', r#"{"max_tokens":-5,"#, 1).into_bytes(), 400, "max_tokens"),
         (big, 413, "32"),
     ] {
@@ -63,7 +65,10 @@ async fn bad_input_is_a_clear_error_and_secrets_stay_out_of_the_logs() {
         assert!(text.contains(says) && text.contains("\"error\""), "{says}: {text}");
     }
     assert_eq!(mesh.post("/v1/nothing", Some(KEY), b"{}".to_vec()).await.0, 404);
-    assert_eq!(e2e::client().get(format!("{}{chat}", mesh.url)).send().await.unwrap().status(), 405);
+    assert_eq!(
+        e2e::client().get(format!("{}{chat}", mesh.url)).send().await.unwrap().status(),
+        405
+    );
     let logs = mesh.logs();
     assert!(!logs.contains(secret) && !logs.contains(KEY), "a log tells a secret");
     assert!(mesh.net.machines().iter().all(|machine| machine.starts == 1), "a machine died");

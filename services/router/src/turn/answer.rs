@@ -66,9 +66,9 @@ impl Answer {
         let started = turn.models.generate(&turn.call, request);
         let mut stream = turn.ending.unless(started).await??;
         let finished = self.read(&turn.ending, &mut stream, passages, journal).await?;
+        // What is still pending is part of the answer too.
+        self.flush(journal).await?;
         if journal.run().citations.is_empty() {
-            // What is still pending is part of the answer too.
-            self.flush(journal).await?;
             for citation in citations::from_markers(&journal.run().output, passages) {
                 self.pending
                     .push(Delta { piece: Some(Piece::Citation(citation)), ..Delta::default() });
