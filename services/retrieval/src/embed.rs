@@ -4,7 +4,8 @@
 //! - an answer is used whole or not at all: one finite vector a text, all of one
 //!   length, scaled to length one;
 //! - after a failure nobody waits for the models again until `pause` is over,
-//!   but for callers who have nothing else to offer.
+//!   but for callers who have nothing else to offer; being slow with passages is
+//!   no failure, or a bulk load would blind the searches beside it.
 
 use crate::model::{Vectors, normalised};
 use mesh::{call::Call, channel::Channel, error, h2};
@@ -14,7 +15,7 @@ use skein_proto::model::v1::{EmbedInput, EmbedPurpose, EmbedRequest, EmbedRespon
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
-use tonic::Code;
+use tonic::{Code, Status};
 
 pub struct Embedder {
     channel: Channel,
@@ -91,22 +92,31 @@ impl Embedder {
         let mut client = ModelServiceClient::new(self.channel.clone())
             .max_decoding_message_size(h2::MAX_MESSAGE)
             .max_encoding_message_size(h2::MAX_MESSAGE);
-        let outcome = match timeout_at(call.deadline, client.embed(call.request(request))).await {
-            Ok(Ok(response)) => check(response.into_inner(), model, texts.len()),
-            Ok(Err(status)) if status.code() == Code::InvalidArgument => {
-                Err(EmbedError::Refused(status.message().to_owned()))
-            }
-            Ok(Err(status)) => {
-                let reason = error::reason(&status).unwrap_or_default();
-                Err(EmbedError::Away(format!("{reason} {}", status.message()).trim().to_owned()))
-            }
-            Err(_) => Err(EmbedError::Away("the models did not answer in time".to_owned())),
+        let (outcome, slow) = match timeout_at(call.deadline, client.embed(call.request(request)))
+            .await
+        {
+            Ok(Ok(response)) => (check(response.into_inner(), model, texts.len()), false),
+            Ok(Err(status)) => failure(&status),
+            Err(_) => (Err(EmbedError::Away("the models did not answer in time".to_owned())), true),
         };
-        let until =
-            matches!(outcome, Err(EmbedError::Away(_))).then(|| Instant::now() + self.pause);
-        *self.away_until.lock().unwrap_or_else(PoisonError::into_inner) = until;
+        if !(slow && purpose == EmbedPurpose::Passage) {
+            let away = matches!(outcome, Err(EmbedError::Away(_)));
+            let until = away.then(|| Instant::now() + self.pause);
+            *self.away_until.lock().unwrap_or_else(PoisonError::into_inner) = until;
+        }
         outcome
     }
+}
+
+/// What a status means, and whether time ran out.
+fn failure(status: &Status) -> (Result<Embedded, EmbedError>, bool) {
+    if status.code() == Code::InvalidArgument {
+        return (Err(EmbedError::Refused(status.message().to_owned())), false);
+    }
+    let slow = matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled);
+    let reason = error::reason(status).unwrap_or_default();
+    let cause = format!("{reason} {}", status.message()).trim().to_owned();
+    (Err(EmbedError::Away(cause)), slow)
 }
 
 fn check(response: EmbedResponse, asked: &str, texts: usize) -> Result<Embedded, EmbedError> {

@@ -11,6 +11,7 @@ use skein_proto::retrieval::v1::{
     Format, GetCollectionRequest, GetDocumentRequest, IngestDocumentsRequest,
     ListCollectionsRequest, ListDocumentsRequest, Mode, PutDocumentRequest, SearchRequest,
 };
+use std::sync::Arc;
 use tonic::Code;
 
 const TEXT: &str = "# Geese\n\nGeese fly in a skein.\n\n## Food\n\nThey eat grass and grain.\n";
@@ -295,4 +296,40 @@ async fn a_process_that_dies_in_mid_write_leaves_the_old_document_or_the_new() {
         assert!(old + new > 0);
         mesh.put("acme", document("docs", "a", &text("old"))).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn writers_and_readers_side_by_side_lose_nothing() {
+    let mesh = Arc::new(Mesh::start().await);
+    let writers = (0..8).map(|writer| {
+        let mesh = Arc::clone(&mesh);
+        tokio::spawn(async move {
+            for round in 0..6 {
+                let (id, word) = (format!("doc-{writer}"), format!("word{writer}x{round}"));
+                let done = mesh.put("acme", document("docs", &id, &word)).await.unwrap();
+                let found = mesh.search("acme", "docs", &word, Mode::Keyword).await.unwrap();
+                assert_eq!(found.hits.len(), 1, "{word} is not there after its write");
+                assert!(found.version >= done.version);
+                let last = format!("word{writer}x{}", round - 1);
+                let old = mesh.search("acme", "docs", &last, Mode::Keyword).await.unwrap();
+                assert!(old.hits.is_empty(), "{last} is still there");
+            }
+        })
+    });
+    for writer in writers.collect::<Vec<_>>() {
+        writer.await.unwrap();
+    }
+    let collection = mesh.collection("acme", "docs").await;
+    assert_eq!((collection.documents, collection.chunks), (8, 8));
+}
+
+#[tokio::test]
+async fn a_word_of_a_million_letters_is_stored_and_found() {
+    let mesh = Mesh::start().await;
+    mesh.router.switch(false);
+    let text = format!("{} needle", "x".repeat(1_000_000));
+    let done = mesh.put("acme", document("docs", "long", &text)).await.unwrap();
+    assert!(done.chunks > 4000);
+    let found = mesh.search("acme", "docs", "needle", Mode::Keyword).await.unwrap();
+    assert!(found.hits[0].text.ends_with("needle"));
 }
