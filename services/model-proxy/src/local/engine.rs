@@ -20,25 +20,31 @@ use skein_proto::model::v1::{
 use std::{
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 
 pub const PROVIDER: &str = "local";
 pub const EXTRACTIVE: &str = "extractive";
 pub const MINILM: &str = "minilm";
 pub const SMOLLM2: &str = "smollm2-135m";
 /// How long an answer waits for similarities before it does without.
-const QUICK: Duration = Duration::from_millis(600);
+const QUICK: Duration = Duration::from_millis(400);
+const REST: Duration = Duration::from_secs(15);
 
 pub struct Engine {
     folder: PathBuf,
     minilm: Arc<Queue<minilm::Job>>,
     smollm2: Arc<Queue<smollm2::Job>>,
     minilm_loaded: Arc<AtomicBool>,
+    /// After a comparison that was too slow, answers do without for a while.
+    no_comparison_until: Mutex<Option<Instant>>,
 }
 
 impl Engine {
@@ -50,6 +56,7 @@ impl Engine {
             minilm: Arc::new(Queue::new(settings.queue)),
             smollm2: Arc::new(Queue::new(settings.queue)),
             minilm_loaded: Arc::default(),
+            no_comparison_until: Mutex::default(),
         };
         engine.spawn_minilm()?;
         engine.spawn_smollm2()?;
@@ -137,17 +144,27 @@ impl Engine {
     }
 
     /// Empty when the model is away, busy or slow: it only refines.
-    async fn similarity(&self, question: &str, texts: &[&str]) -> Vec<f32> {
-        if !self.minilm_loaded.load(Ordering::Acquire) {
+    async fn similarity(&self, question: &str, texts: &[(usize, &str)]) -> Vec<(usize, f32)> {
+        let resting = (*self.rest()).is_some_and(|until| Instant::now() < until);
+        if resting || !self.minilm_loaded.load(Ordering::Acquire) {
             return Vec::new();
         }
-        let all = std::iter::once(&question).chain(texts);
-        let inputs = all.map(|text| minilm::Input::Text((*text).to_owned())).collect();
-        let Ok(Ok(output)) = tokio::time::timeout(QUICK, self.embed(inputs, true)).await else {
+        let all = std::iter::once(question).chain(texts.iter().map(|(_, text)| *text));
+        let inputs = all.map(|text| minilm::Input::Text(text.to_owned())).collect();
+        let compared = tokio::time::timeout(QUICK, self.embed(inputs, true)).await;
+        if compared.is_err() {
+            *self.rest() = Some(Instant::now() + REST);
+        }
+        let Ok(Ok(output)) = compared else {
             return Vec::new();
         };
-        let Some((question, texts)) = output.vectors.split_first() else { return Vec::new() };
-        texts.iter().map(|text| text.iter().zip(question).map(|(a, b)| a * b).sum()).collect()
+        let Some((question, vectors)) = output.vectors.split_first() else { return Vec::new() };
+        let near = |vector: &Vec<f32>| vector.iter().zip(question).map(|(a, b)| a * b).sum();
+        texts.iter().map(|(at, _)| *at).zip(vectors.iter().map(near)).collect()
+    }
+
+    fn rest(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.no_comparison_until.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub async fn embed(

@@ -31,21 +31,31 @@ const SIMILARITY: f64 = 0.6;
 const ENOUGH_WORDS: f64 = 0.2;
 const ENOUGH_SIMILARITY: f32 = 0.5;
 /// How near the best a further sentence has to come, and how many there may be.
-const NEAR_BEST: f64 = 0.6;
+const NEAR_BEST: f64 = 0.4;
+/// What a word of the question loses when a quote before had it.
+const AGAIN: f64 = 0.6;
 const MOST: usize = 3;
-/// Sentences whose meaning is compared: a fifth of a second of computing.
+/// Sentences whose meaning is compared: a tenth of a second of computing.
 const SHORTLIST: usize = 12;
+const SHORTLIST_TOKENS: i64 = 240;
+/// Tokens of one of them; far enough below what the model takes.
+const LONGEST: i64 = 96;
 
 pub struct Search<'a> {
     passages: &'a [Passage],
     question: String,
+    /// Of the question's words.
+    weights: Vec<f64>,
     candidates: Vec<Candidate>,
 }
 
 struct Candidate {
     passage: usize,
     range: Range<usize>,
-    words: f64,
+    /// Words of the question that are in it.
+    hits: Vec<usize>,
+    /// What its words and those around it weigh; nothing without one of its own.
+    fit: f64,
     score: f64,
     similarity: f32,
 }
@@ -70,38 +80,69 @@ impl<'a> Search<'a> {
         let mut candidates: Vec<_> =
             units.iter().map(|unit| unit.candidate(&weights, &question)).collect();
         candidates.sort_by(|a, b| b.score.total_cmp(&a.score));
-        Self { passages: &request.passages, question, candidates }
+        let weights = weights.into_iter().map(|(_, weight)| weight).collect();
+        Self { passages: &request.passages, question, weights, candidates }
     }
 
-    /// The question and the sentences whose meaning is worth comparing; none
-    /// for Chinese, which the embedded model does not understand.
-    pub fn shortlist(&self) -> Option<(&str, Vec<&str>)> {
-        let texts =
-            self.candidates.iter().take(SHORTLIST).map(|c| self.text(c)).collect::<Vec<_>>();
-        (!texts.is_empty() && !chinese(&self.question)).then_some((self.question.as_str(), texts))
+    /// The question, and the sentences whose meaning is worth comparing with
+    /// their places; none for Chinese, which the embedded model does not know.
+    pub fn shortlist(&self) -> Option<(&str, Vec<(usize, &str)>)> {
+        let mut room = SHORTLIST_TOKENS;
+        let texts: Vec<_> = self
+            .candidates
+            .iter()
+            .enumerate()
+            .map(|(at, candidate)| (at, self.text(candidate)))
+            .filter(|(_, text)| {
+                let tokens = estimate::text(text);
+                let fits = tokens <= LONGEST && tokens <= room;
+                room -= if fits { tokens } else { 0 };
+                fits
+            })
+            .take(SHORTLIST)
+            .collect();
+        let ask = !texts.is_empty()
+            && !chinese(&self.question)
+            && estimate::text(&self.question) <= LONGEST;
+        ask.then_some((self.question.as_str(), texts))
     }
 
-    /// The quotes, best first; `similarity` belongs to the shortlist.
-    pub fn choose(mut self, similarity: &[f32]) -> Vec<Quote> {
-        for (candidate, similarity) in self.candidates.iter_mut().zip(similarity) {
-            candidate.similarity = *similarity;
-            candidate.score += SIMILARITY * f64::from(similarity.max(0.0));
+    /// The quotes, best first; `similarity` belongs to places of the shortlist.
+    pub fn choose(mut self, similarity: &[(usize, f32)]) -> Vec<Quote> {
+        for (at, similarity) in similarity {
+            if let Some(candidate) = self.candidates.get_mut(*at) {
+                candidate.similarity = *similarity;
+                candidate.score += SIMILARITY * f64::from(similarity.max(0.0));
+            }
         }
-        let compared = similarity.len().min(self.candidates.len());
-        self.candidates[..compared].sort_by(|a, b| b.score.total_cmp(&a.score));
         let mut quotes: Vec<Quote> = Vec::new();
-        let best = self.candidates.first().map_or(0.0, |candidate| candidate.score);
-        for candidate in &self.candidates {
-            let answers =
-                candidate.words >= ENOUGH_WORDS || candidate.similarity >= ENOUGH_SIMILARITY;
-            if quotes.len() == MOST || candidate.score < best * NEAR_BEST {
+        let mut said = vec![false; self.weights.len()];
+        let mut best = 0.0;
+        while quotes.len() < MOST {
+            let gain = |candidate: &Candidate| self.gain(candidate, &said);
+            let next = self.candidates.iter().enumerate().map(|(at, c)| (at, gain(c)));
+            let Some((at, gain)) = next.max_by(|a, b| a.1.total_cmp(&b.1)) else { break };
+            if gain < best * NEAR_BEST {
                 break;
             }
-            if answers && !quotes.iter().any(|quote| self.same(quote, candidate)) {
-                quotes.push(Quote { passage: candidate.passage, range: candidate.range.clone() });
+            let candidate = self.candidates.swap_remove(at);
+            let answers =
+                candidate.fit >= ENOUGH_WORDS || candidate.similarity >= ENOUGH_SIMILARITY;
+            if !answers || quotes.iter().any(|quote| self.same(quote, &candidate)) {
+                continue;
             }
+            best = f64::max(best, gain);
+            candidate.hits.iter().for_each(|hit| said[*hit] = true);
+            quotes.push(Quote { passage: candidate.passage, range: candidate.range });
         }
         quotes
+    }
+
+    /// What a sentence adds: words that were quoted already count for little.
+    fn gain(&self, candidate: &Candidate, said: &[bool]) -> f64 {
+        let again: f64 =
+            candidate.hits.iter().filter(|hit| said[**hit]).map(|hit| self.weights[*hit]).sum();
+        candidate.score - AGAIN * again
     }
 
     /// Chunks overlap, so one sentence may come twice.
@@ -126,7 +167,7 @@ struct Unit {
 }
 
 fn units(at: usize, passage: &Passage, terms: &Terms) -> Vec<Unit> {
-    let title: HashSet<String> = terms.of(&passage.title).into_iter().collect();
+    let mut title: HashSet<String> = terms.of(&passage.title).into_iter().collect();
     let (mut heading, mut header): (HashSet<String>, HashSet<String>) = Default::default();
     let mut before: (usize, HashSet<String>) = Default::default();
     let mut out: Vec<Unit> = Vec::new();
@@ -145,6 +186,10 @@ fn units(at: usize, passage: &Passage, terms: &Terms) -> Vec<Unit> {
             }
             Kind::Row => around.extend(header.iter().cloned()),
             Kind::Prose | Kind::Item | Kind::Code => {}
+        }
+        // What a passage begins with is what it is about.
+        if out.is_empty() {
+            title.extend(own.iter().cloned());
         }
         // A list keeps its lead-in for all of its items.
         if sentence.kind != Kind::Item || before.1.is_empty() {
@@ -180,7 +225,7 @@ fn weights(question: &[String], units: &[Unit]) -> Vec<(String, f64)> {
             let count = f64::from(frequency.get(term.as_str()).copied().unwrap_or_default());
             let rarity = (1.0 + (total - count + 0.5) / (count + 0.5)).ln();
             // A word that is nowhere tells sentences apart no more.
-            (term.clone(), if count > 0.0 { rarity } else { rarity * 0.4 })
+            (term.clone(), if count > 0.0 { rarity } else { rarity * 0.2 })
         })
         .collect();
     let sum: f64 = weights.iter().map(|(_, weight)| weight).sum();
@@ -190,10 +235,11 @@ fn weights(question: &[String], units: &[Unit]) -> Vec<(String, f64)> {
 
 impl Unit {
     fn candidate(&self, weights: &[(String, f64)], question: &str) -> Candidate {
-        let (mut words, mut around) = (0.0, 0.0);
-        for (term, weight) in weights {
+        let (mut words, mut around, mut hits) = (0.0, 0.0, Vec::new());
+        for (at, (term, weight)) in weights.iter().enumerate() {
             if self.terms.contains(term) {
                 words += weight;
+                hits.push(at);
             } else if self.around.contains(term) {
                 around += weight;
             }
@@ -215,7 +261,8 @@ impl Unit {
         Candidate {
             passage: self.passage,
             range: self.range.clone(),
-            words,
+            hits,
+            fit: if words > 0.0 { words + CONTEXT * around } else { 0.0 },
             score,
             similarity: 0.0,
         }

@@ -5,7 +5,8 @@
 //! - An input over the limit is an error that names it and its token count.
 //! - Work whose caller has gone is dropped between two batches.
 //!
-//! Two cores with AVX2 embed 128 tokens in about 40 ms, a question in 8.
+//! Two idle cores with AVX2 embed 128 tokens in about 40 ms; with a compiler
+//! beside them it was 130, and a short question 22 (10 each in a batch of 16).
 
 use super::queue::Queue;
 use crate::error::Error;
@@ -69,10 +70,12 @@ impl Minilm {
         let outcome = self.tokens(inputs).and_then(|inputs| {
             self.embed(&inputs, || {
                 while let Some(urgent) = queue.pop_urgent() {
-                    let tokens = self.tokens(urgent.inputs);
+                    let Job { inputs, reply } = urgent;
+                    let tokens = self.tokens(inputs);
+                    let output =
+                        tokens.and_then(|tokens| self.embed(&tokens, || !reply.is_closed()));
                     // Nobody left to hear the answer is no failure of ours.
-                    let _ =
-                        urgent.reply.send(tokens.and_then(|tokens| self.embed(&tokens, || true)));
+                    let _ = reply.send(output);
                 }
                 !reply.is_closed()
             })

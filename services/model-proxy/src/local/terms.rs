@@ -15,8 +15,7 @@ then there these they this those to tell us was we were what when where which wh
 with would you your please about explain describe ";
 
 /// Pairs and single characters that ask, and say nothing of what is asked.
-const STOP_CHARACTERS: &str =
-    "的了是在和与或吗呢吧啊有为以及于之其这那哪些什么怎样如何请问谁几多少個个";
+const STOP_CHARACTERS: &str = "的了是在和与或吗呢吧啊有为以及于之其这那哪些什么怎样如何请问谁几多少個个能给我你他她它们么介绍说下该此";
 
 pub struct Terms {
     stemmer: Stemmer,
