@@ -18,6 +18,9 @@ use skein_proto::model::v1::{
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::Mutex, time::Instant};
 
+#[cfg(not(feature = "local"))]
+use std::future::{Ready, ready};
+
 #[cfg(feature = "local")]
 use crate::local::{self, Engine};
 
@@ -208,17 +211,17 @@ impl Models {
     }
 
     #[cfg(not(feature = "local"))]
-    async fn generate_here(&self, name: &Name, _: GenerateRequest) -> Result<Events, Error> {
-        Err(Error::UnknownModel(unknown(&name.full(), [])))
+    fn generate_here(&self, name: &Name, _: GenerateRequest) -> Ready<Result<Events, Error>> {
+        ready(Err(Error::UnknownModel(unknown(&name.full(), []))))
     }
 
     #[cfg(not(feature = "local"))]
-    async fn embed_here(
+    fn embed_here(
         &self,
         name: &Name,
         _: EmbedRequest,
-    ) -> Result<(Vec<Embedding>, Usage), Error> {
-        Err(Error::UnknownModel(unknown(&name.full(), [])))
+    ) -> Ready<Result<(Vec<Embedding>, Usage), Error>> {
+        ready(Err(Error::UnknownModel(unknown(&name.full(), []))))
     }
 }
 

@@ -139,6 +139,15 @@ async fn the_provider_is_left_at_the_deadline() {
 }
 
 #[tokio::test]
+async fn the_provider_is_left_before_its_first_word_too() {
+    let (fake, proxy) = start().await;
+    let asked = proxy.generate_within(ask("openai/silent", "hi"), Duration::from_millis(100)).await;
+    assert_eq!(asked.unwrap_err().code(), Code::DeadlineExceeded);
+    let log = fake.log_when(Duration::from_secs(1), |log| log[0].ended_ms.is_some()).await;
+    assert!(log[0].aborted);
+}
+
+#[tokio::test]
 async fn embeddings_come_back_in_order() {
     let (fake, proxy) = start().await;
     let input = |text: &str| EmbedInput { input: Some(Input::Text(text.to_owned())) };
