@@ -50,7 +50,6 @@ const fn seconds(seconds: u64) -> Time {
 fn store_url(reader: &mut Reader<'_>, common: Option<&Common>) -> Option<String> {
     let setting = key("database.vector_url").env("VECTOR_DB_URL");
     let url: Option<String> = reader.optional(setting);
-    let common = common?;
     if url.as_ref().is_some_and(|url| !url.starts_with("sqlite:")) {
         reader
             .complain(setting, "only sqlite:<path> is served yet; leave it unset for the default");
