@@ -48,7 +48,7 @@ pub async fn edge(State(gateway): State<Gateway>, mut request: Request, next: Ne
     let method = request.method().clone();
     let span = tracing::info_span!("request", otel.name = %route, otel.kind = "server", %method, request_id = %id);
     telemetry::follow(&span, request.headers());
-    let record = Record::new(route, Arc::clone(&gateway.in_flight), span.clone());
+    let mut record = Record::new(route, Arc::clone(&gateway.in_flight), span.clone());
     let mut response = next.run(request).instrument(span).await;
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&id) {
@@ -60,7 +60,15 @@ pub async fn edge(State(gateway): State<Gateway>, mut request: Request, next: Ne
         headers.insert(REGION, region);
     }
     let status = outcome(headers).unwrap_or_else(|| response.status().as_str().to_owned());
-    response.map(|body| Body::new(Recorded { body, record, status: Some(status) }))
+    response.map(|body| {
+        // Nobody polls an empty body: what there is to say is said now.
+        let empty = http_body::Body::is_end_stream(&body);
+        if empty {
+            record.status.clone_from(&status);
+        }
+        let status = (!empty).then_some(status);
+        Body::new(Recorded { body, record, status })
+    })
 }
 
 fn strip(headers: &mut HeaderMap) {
@@ -172,8 +180,9 @@ impl http_body::Body for Recorded {
     }
 
     fn is_end_stream(&self) -> bool {
-        // An empty body is not polled unless it denies that it is at its end.
-        http_body::Body::is_end_stream(&self.body) && self.status.is_none()
+        // Honest even for a refusal: its headers then end the stream, and
+        // gRPC's C core takes nothing else for a status.
+        http_body::Body::is_end_stream(&self.body)
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -42,10 +42,13 @@ pub async fn observe(
     let label = if methods::method(path).is_some() { path.to_owned() } else { "other".to_owned() };
     let span = tracing::info_span!("rpc", otel.name = %label, otel.kind = "server");
     crate::telemetry::follow(&span, request.headers());
-    let guard = Guard::new(label, in_flight, span.clone());
+    let mut guard = Guard::new(label, in_flight, span.clone());
     let response = next.run(request).instrument(span).await;
-    let status = grpc_status(response.headers());
-    response.map(|body| Body::new(Observed { body, status, guard }))
+    // A refusal has its status in the headers and no body that anybody polls.
+    if let Some(code) = grpc_status(response.headers()) {
+        guard.outcome = code;
+    }
+    response.map(|body| Body::new(Observed { body, guard }))
 }
 
 fn grpc_status(headers: &HeaderMap) -> Option<String> {
@@ -85,7 +88,6 @@ pin_project! {
     struct Observed {
         #[pin]
         body: Body,
-        status: Option<String>,
         guard: Guard,
     }
 }
@@ -107,20 +109,16 @@ impl http_body::Body for Observed {
                     this.guard.outcome = code;
                 }
             }
-            Poll::Ready(None) => {
-                if let Some(code) = this.status.take() {
-                    this.guard.outcome = code;
-                }
-            }
             Poll::Ready(Some(Err(_))) => "broken".clone_into(&mut this.guard.outcome),
-            Poll::Pending => {}
+            Poll::Ready(None) | Poll::Pending => {}
         }
         frame
     }
 
     fn is_end_stream(&self) -> bool {
-        // A trailers-only answer has no body to poll: let the end be seen.
-        self.body.is_end_stream() && self.status.is_none()
+        // True for a refusal: its headers then end the stream, as other gRPC
+        // implementations insist.
+        self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

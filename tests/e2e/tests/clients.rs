@@ -20,7 +20,7 @@ async fn mesh_with_provider() -> (Mesh, providers::openai::Fake) {
 async fn the_official_python_clients_work_unchanged() {
     let (mesh, _fake) = mesh_with_provider().await;
     let mesh = std::sync::Arc::new(mesh);
-    for script in ["openai_client.py", "grpc_reflection.py", "grpc_stubs.py"] {
+    for script in ["openai_client.py", "reflection_client.py", "grpc_stubs.py"] {
         let mesh = std::sync::Arc::clone(&mesh);
         tokio::task::spawn_blocking(move || python::run(&mesh, script)).await.unwrap();
     }
@@ -55,7 +55,7 @@ async fn bad_input_is_a_clear_error_and_secrets_stay_out_of_the_logs() {
     for (body, status, says) in [
         (r#"{"model":"openai/echo","messages":[]}"#.as_bytes().to_vec(), 400, "messages"),
         (br#"{"model":"openai/echo","messages":"#.to_vec(), 400, "JSON"),
-        (b"{\"model\":\"\xff\"}".to_vec(), 400, "UTF-8"),
+        (b"{\"model\":\"\xff\"}".to_vec(), 400, "unicode"),
         (ok.replace("openai/echo", "local/no-such-model").into_bytes(), 404, "no-such-model"),
         (ok.replacen('{', r#"{"max_tokens":-5,"#, 1).into_bytes(), 400, "max_tokens"),
         (big, 413, "32"),
