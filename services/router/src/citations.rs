@@ -8,7 +8,7 @@
 use skein_proto::model::v1::{Citation, Passage, Span};
 
 /// The citation as it may be shown: completed from its passage, or nothing.
-pub fn checked(citation: Citation, passages: &[Passage]) -> Option<Citation> {
+pub fn checked(citation: &Citation, passages: &[Passage]) -> Option<Citation> {
     let passage = passages.get(usize::try_from(citation.passage).ok()?)?;
     let whole = span_of(passage)?;
     let span = citation.span.unwrap_or(whole);
@@ -44,7 +44,7 @@ pub fn from_markers(answer: &str, passages: &[Passage]) -> Vec<Citation> {
             seen.extend(index.filter(|index| !seen.contains(index)));
         }
     }
-    let cite = |passage| checked(Citation { passage, ..Citation::default() }, passages);
+    let cite = |passage| checked(&Citation { passage, ..Citation::default() }, passages);
     seen.into_iter().filter_map(cite).collect()
 }
 
@@ -95,16 +95,16 @@ mod tests {
             quote: quote.to_owned(),
             ..Citation::default()
         };
-        let cited = checked(part(105, 110, ""), &passages).unwrap();
+        let cited = checked(&part(105, 110, ""), &passages).unwrap();
         assert_eq!((cited.quote.as_str(), cited.document_id.as_str()), ("geese", "a"));
-        assert!(checked(part(105, 110, "geese"), &passages).is_some());
+        assert!(checked(&part(105, 110, "geese"), &passages).is_some());
         for wrong in
             [part(105, 110, "goose"), part(99, 110, ""), part(105, 200, ""), part(110, 105, "")]
         {
-            assert_eq!(checked(wrong, &passages), None);
+            assert_eq!(checked(&wrong, &passages), None);
         }
         let unknown = Citation { passage: 1, ..Citation::default() };
-        assert_eq!(checked(unknown, &passages), None);
+        assert_eq!(checked(&unknown, &passages), None);
         let lying = Passage { span: Some(Span { start: 0, end: 2 }), ..passage("a", 0, "long") };
         assert_eq!(from_markers("[1]", &[lying]), Vec::new());
     }

@@ -36,7 +36,7 @@ impl Config {
                 .ok()
         });
         let file = key("router.agents");
-        let agents = read_agents(reader.optional::<String>(file))
+        let agents = read_agents(reader.optional::<String>(file).as_deref())
             .map_err(|message| reader.complain(file, message))
             .ok();
         let home_key = key("router.home");
@@ -59,13 +59,13 @@ impl Config {
     }
 }
 
-fn read_agents(named: Option<String>) -> Result<Agents, String> {
-    let path = named.clone().unwrap_or_else(|| AGENTS.to_owned());
-    if named.is_none() && !Path::new(&path).exists() {
+fn read_agents(named: Option<&str>) -> Result<Agents, String> {
+    let path = named.unwrap_or(AGENTS);
+    if named.is_none() && !Path::new(path).exists() {
         return Ok(Agents::default());
     }
-    let text = std::fs::read_to_string(&path).map_err(|error| format!("read {path}: {error}"))?;
-    Agents::parse(&path, &text).map_err(|error| error.to_string())
+    let text = std::fs::read_to_string(path).map_err(|error| format!("read {path}: {error}"))?;
+    Agents::parse(path, &text).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 use crate::error::Error;
 use crate::fold;
 use crate::runs::Runs;
+use crate::store::EVENTS_AT_ONCE;
 use futures_util::Stream;
 use prost::Message as _;
 use skein_proto::agent::v1::run_event::Body;
@@ -26,7 +27,6 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-const PAGE: i64 = 256;
 /// Events on their way to a reader that has not taken them yet.
 const AHEAD: usize = 16;
 
@@ -126,8 +126,8 @@ impl Watch {
     ) -> Result<(), Done> {
         let (store, run) = (&self.runs.store, self.run_id.as_deref());
         loop {
-            let events = store.events(&self.tenant, &self.thread_id, run, *cursor, PAGE).await?;
-            let whole = i64::try_from(events.len()).is_ok_and(|count| count < PAGE);
+            let events = store.events(&self.tenant, &self.thread_id, run, *cursor).await?;
+            let whole = i64::try_from(events.len()).is_ok_and(|count| count < EVENTS_AT_ONCE);
             for event in events {
                 self.give_event(send, event, cursor, bytes).await?;
             }

@@ -43,10 +43,13 @@ pub struct Inner {
     pub here: Identity,
     active: Mutex<HashMap<Arc<str>, Active>>,
     /// One lock per thread that has a run here; first come, first served.
-    threads: Mutex<HashMap<(Arc<str>, Arc<str>), Weak<tokio::sync::Mutex<()>>>>,
+    threads: Mutex<HashMap<ThreadKey, Weak<tokio::sync::Mutex<()>>>>,
     tasks: TaskTracker,
     shutdown: CancellationToken,
 }
+
+/// Tenant and thread.
+type ThreadKey = (Arc<str>, Arc<str>);
 
 struct Active {
     tenant: Arc<str>,

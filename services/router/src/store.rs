@@ -14,7 +14,7 @@ mod rows;
 mod schema;
 
 pub use admit::{Admitted, Claim};
-pub use page::{Cursor, text};
+pub use page::{Cursor, EVENTS_AT_ONCE, text};
 pub use rows::{Work, timestamp};
 
 use crate::error::Error;

@@ -125,6 +125,8 @@ mod tests {
     use super::*;
     use crate::store::text;
 
+    type Change = fn(&mut CreateRunRequest);
+
     fn field(change: impl FnOnce(&mut CreateRunRequest)) -> Option<String> {
         let input = vec![text(Role::User, "hello".to_owned())];
         let mut request = CreateRunRequest { input, ..CreateRunRequest::default() };
@@ -136,7 +138,7 @@ mod tests {
     #[test]
     fn a_wrong_field_is_named() {
         assert_eq!(field(|_| ()), None);
-        let cases: [(fn(&mut CreateRunRequest), &str); 8] = [
+        let cases: [(Change, &str); 8] = [
             (|run| run.input.clear(), "input"),
             (|run| run.input[0].role = 0, "input[0].role"),
             (|run| run.input[0].content.clear(), "input[0].content"),
@@ -145,7 +147,7 @@ mod tests {
             (|run| run.collections = vec![String::new()], "collections[0]"),
             (
                 |run| {
-                    run.limits = Some(RunLimits { max_output_tokens: -1, ..RunLimits::default() })
+                    run.limits = Some(RunLimits { max_output_tokens: -1, ..RunLimits::default() });
                 },
                 "limits.max_output_tokens",
             ),

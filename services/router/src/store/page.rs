@@ -27,6 +27,8 @@ impl Default for Cursor {
     }
 }
 
+/// Fewer mean that there are no more.
+pub const EVENTS_AT_ONCE: i64 = 256;
 /// Turns of a thread that a model is shown.
 const PAST_TURNS: i64 = 20;
 
@@ -78,14 +80,13 @@ impl Store {
         Ok((runs, next(&rows, limit)?))
     }
 
-    /// Committed events of a thread, or of one of its runs, after a `seq`.
+    /// The next [`EVENTS_AT_ONCE`] committed events of a thread, or of one of its runs.
     pub async fn events(
         &self,
         tenant: &str,
         thread: &str,
         run: Option<&str>,
         after: u64,
-        limit: i64,
     ) -> Result<Vec<RunEvent>, Error> {
         let sql = match run {
             None => {
@@ -97,7 +98,8 @@ impl Store {
                  AND seq > $3 AND run_id = $5 ORDER BY seq LIMIT $4"
             }
         };
-        let mut query = sqlx::query(sql).bind(tenant).bind(thread).bind(number(after)).bind(limit);
+        let mut query =
+            sqlx::query(sql).bind(tenant).bind(thread).bind(number(after)).bind(EVENTS_AT_ONCE);
         if let Some(run) = run {
             query = query.bind(run);
         }

@@ -41,7 +41,7 @@ impl Answer {
         let app = here
             .app
             .strip_suffix(here.role)
-            .map_or("model-proxy".to_owned(), |prefix| format!("{prefix}model-proxy"));
+            .map_or_else(|| "model-proxy".to_owned(), |prefix| format!("{prefix}model-proxy"));
         Self {
             call_id: String::new(),
             begun: Instant::now(),
@@ -124,7 +124,7 @@ impl Answer {
         if let Some(Piece::Citation(citation)) =
             delta.piece.take_if(|piece| matches!(piece, Piece::Citation(_)))
         {
-            let Some(citation) = citations::checked(citation, passages) else {
+            let Some(citation) = citations::checked(&citation, passages) else {
                 tracing::warn!("a citation whose quote is not in the document was dropped");
                 return;
             };
