@@ -258,6 +258,12 @@ mod tests {
     }
 
     #[test]
+    fn the_file_that_is_deployed_is_understood() {
+        let text = include_str!("../../../fly/agents.toml");
+        assert!(Agents::parse("fly/agents.toml", text).is_ok());
+    }
+
+    #[test]
     fn every_complaint_names_file_and_key() {
         for (text, key) in [
             ("[agent.a]\nmodle = \"x/y\"", "modle"),
