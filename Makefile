@@ -3,7 +3,6 @@ SHELL := /bin/bash
 CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/skein
 MODELS ?= $(CACHE)/models
 SKEIN_PORT ?= 8080
-BINARIES := -p gateway -p router -p model-proxy -p retrieval -p skein-cli -p flynet -p providers
 
 .PHONY: help demo up models build test check install image
 
@@ -19,8 +18,9 @@ up: build models ## run the mesh on 127.0.0.1:$SKEIN_PORT until Ctrl-C
 models: ## fetch the embedded models into a cache
 	@scripts/fetch-models.sh $(MODELS)
 
+# The whole workspace, so that the demo, the tests and CI compile the same things once.
 build: ## build the four apps, the CLI and the emulator
-	@cargo build --locked $(BINARIES)
+	@cargo build --workspace --locked
 
 test: build models ## everything that tests
 	@SKEIN_TEST_MODELS=$(MODELS) cargo test --workspace --locked --no-fail-fast

@@ -37,7 +37,7 @@ with_progress() {
 
 say "Getting ready"
 with_progress models scripts/fetch-models.sh "$MODELS"
-with_progress build cargo build --locked -p gateway -p router -p model-proxy -p retrieval -p skein-cli -p flynet
+with_progress build cargo build --workspace --locked
 ready=$SECONDS
 
 say "Starting one machine per app in iad"
