@@ -55,7 +55,10 @@ fn store_url(reader: &mut Reader<'_>, common: Option<&Common>) -> Option<String>
             .complain(setting, "only sqlite:<path> is served yet; leave it unset for the default");
         return None;
     }
-    common.state_url(url, "VECTOR_DB_URL").map_err(|message| reader.complain(setting, message)).ok()
+    common?
+        .state_url(url, "VECTOR_DB_URL")
+        .map_err(|message| reader.complain(setting, message))
+        .ok()
 }
 
 #[cfg(test)]
