@@ -8,7 +8,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed setup is a failed test")]
 #![expect(clippy::print_stdout, reason = "a skipped test says so")]
-#![expect(clippy::panic, reason = "a failed step is a failed test")]
 
 pub mod python;
 
