@@ -51,10 +51,13 @@ const DEEPER: usize = 4;
 const LEAST: usize = 50;
 
 const KEYWORD_WEIGHT: f64 = 1.0;
-/// Fitted on Cranfield with all-MiniLM-L6-v2.
+/// Measured on Cranfield with all-MiniLM-L6-v2: words alone 0.510, meaning alone
+/// 0.519, fused 0.556; anything from 0.5 to 1 does as well, on either half of
+/// the queries.
 const DENSE_WEIGHT: f64 = 0.7;
-/// A model that reads English alone ranks other scripts by little more than
-/// punctuation: its arm may settle ties but not move what words have found.
+/// A model that reads English alone has no word pieces for most of another
+/// script's characters, so its ranking there says next to nothing: its arm may
+/// settle ties but not move what words have found.
 const BLIND_WEIGHT: f64 = 0.05;
 
 /// The vector to compare with, where there is one, and how it came about.
