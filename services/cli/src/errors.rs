@@ -62,7 +62,9 @@ pub(crate) fn exit_code(code: Code, reason: Option<&str>) -> u8 {
 pub(crate) fn exit_code_of_reason(reason: &str) -> Option<u8> {
     match reason {
         "UNAUTHENTICATED" | "PERMISSION_DENIED" => Some(NOT_ALLOWED),
-        "UNAVAILABLE" | "DEADLINE_EXCEEDED" => Some(UNAVAILABLE),
+        "UNAVAILABLE" | "DEADLINE_EXCEEDED" | "NO_ENDPOINT" | "CONNECTION_LOST" => {
+            Some(UNAVAILABLE)
+        }
         "RATE_LIMITED" => Some(LIMIT),
         _ if reason.contains("BUDGET") || reason.contains("LIMIT_EXCEEDED") => Some(LIMIT),
         _ => None,
@@ -71,7 +73,14 @@ pub(crate) fn exit_code_of_reason(reason: &str) -> Option<u8> {
 
 /// The connection broke or was never made: nobody on the other side said this.
 pub(crate) fn is_transport(status: &Status) -> bool {
-    std::error::Error::source(status).is_some()
+    std::error::Error::source(status).is_some() || is_from_an_edge(status)
+}
+
+/// An answer that is no gRPC at all: a proxy in front of the gateway found
+/// nobody behind it. tonic tries to read its text as a message.
+fn is_from_an_edge(status: &Status) -> bool {
+    let said = status.message();
+    ["502", "503", "504"].iter().any(|code| said.contains(&format!("with status: {code}")))
 }
 
 /// Our own clock ran out; tonic calls that cancelled.
@@ -90,6 +99,13 @@ pub(crate) fn of_status(status: &Status, what: &str, url: &str, key: &str) -> Er
     let said = status.message();
     if is_timeout(status) {
         let message = format!("{what}: no answer from {url} in time; see `skein status`");
+        return Error::Said { message, code: UNAVAILABLE };
+    }
+    if is_from_an_edge(status) {
+        let message = format!(
+            "{what}: nobody answers behind {url}; if the mesh is starting, try again in a moment, \
+             else see `make up`"
+        );
         return Error::Said { message, code: UNAVAILABLE };
     }
     if is_transport(status) {

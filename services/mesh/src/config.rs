@@ -16,7 +16,7 @@ mod value;
 pub use common::{Common, ROLES, defaults};
 pub use value::{Secret, Size, Time};
 
-use std::{collections::BTreeMap, fmt::Display, path::Path, str::FromStr};
+use std::{collections::BTreeMap, ffi::OsString, fmt::Display, path::Path, str::FromStr};
 
 /// One setting and where its value came from, for `skein config`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,8 +64,12 @@ impl Sources {
     /// The process environment and the file it names: `SKEIN_CONFIG`, or
     /// `skein.toml` in the working directory if there is one.
     pub fn from_process() -> Result<Self, ConfigError> {
-        #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
-        let environment: BTreeMap<_, _> = std::env::vars().collect();
+        let variables = std::env::vars_os();
+        // What is not UTF-8 is nobody's setting here.
+        let text = |(name, value): (OsString, OsString)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        };
+        let environment: BTreeMap<_, _> = variables.filter_map(text).collect();
         let named = environment.get("SKEIN_CONFIG").cloned();
         let sources = Self { environment, ..Self::default() };
         let path = named.clone().unwrap_or_else(|| "skein.toml".to_owned());

@@ -11,7 +11,7 @@
 //!   cannot leave a connection inside a dead transaction (gRPC drops handlers);
 //! - SQLite has one writer per process, which takes its lock at BEGIN, and
 //!   readers that cannot write; a commit is on the disk before it is reported;
-//! - waiting for a connection ends after [`connect::ACQUIRE`];
+//! - waiting for a connection ends after `connect::ACQUIRE`;
 //! - migrations run once, under a lock, whole or not at all; what a newer release
 //!   has added is left alone;
 //! - no error text contains a URL or a password.

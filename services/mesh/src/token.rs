@@ -52,6 +52,8 @@ pub enum Refused {
     Signature(String),
     #[error("token of {issuer} expired {seconds} s ago")]
     Expired { issuer: String, seconds: i64 },
+    #[error("token of {0} claims to live longer than a token may")]
+    Lifetime(String),
     #[error("token of {issuer} is for {audience}")]
     Audience { issuer: String, audience: String },
     #[error("issuer {0} is not expected here")]
@@ -104,8 +106,13 @@ fn valid_now(keys: &Keys, claims: Claims, now: i64) -> Result<Claims, Refused> {
     if claims.audience != keys.role() {
         return Err(Refused::Audience { issuer: claims.issuer, audience: claims.audience });
     }
-    if now > claims.expires + LEEWAY {
-        return Err(Refused::Expired { issuer: claims.issuer, seconds: now - claims.expires });
+    // Saturating: the numbers are the issuer's, who may have been broken into.
+    let late = now.saturating_sub(claims.expires);
+    if late > LEEWAY {
+        return Err(Refused::Expired { issuer: claims.issuer, seconds: late });
+    }
+    if claims.expires.saturating_sub(now) > LIFETIME + LEEWAY {
+        return Err(Refused::Lifetime(claims.issuer));
     }
     Ok(claims)
 }
@@ -223,6 +230,11 @@ mod tests {
         let at = |claims: &Claims, now| check(&router, &sign(&gateway, claims), now);
         assert!(at(&claims(100), 100 + LEEWAY).is_ok());
         assert!(matches!(at(&claims(100), 101 + LEEWAY), Err(Refused::Expired { .. })));
+        assert!(matches!(at(&claims(i64::MIN), 1), Err(Refused::Expired { .. })));
+        assert!(at(&claims(LIFETIME + LEEWAY), 0).is_ok());
+        for for_ever in [LIFETIME + LEEWAY + 1, i64::MAX] {
+            assert!(matches!(at(&claims(for_ever), 0), Err(Refused::Lifetime(_))));
+        }
         let elsewhere = Claims { audience: "retrieval".to_owned(), ..claims(100) };
         assert!(matches!(at(&elsewhere, 0), Err(Refused::Audience { .. })));
         let forged = Claims { issuer: "router".to_owned(), ..claims(100) };
@@ -239,7 +251,7 @@ mod tests {
     #[test]
     fn a_line_break_cannot_smuggle_in_a_tenant() {
         let (gateway, router) = mesh();
-        let sly = Claims { principal: "key:a\nvictim".to_owned(), ..claims(i64::MAX / 2) };
+        let sly = Claims { principal: "key:a\nvictim".to_owned(), ..claims(60) };
         let read = check(&router, &sign(&gateway, &sly), 0).unwrap();
         assert_eq!(read.tenant, "acme");
     }

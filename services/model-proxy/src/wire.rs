@@ -5,8 +5,8 @@
 
 use crate::error::Error;
 use skein_proto::model::v1::{
-    EmbedRequest, GenerateRequest, Message, Role, Sampling, content_part::Part, embed_input::Input,
-    image::Source,
+    ContentPart, EmbedRequest, GenerateRequest, Message, Role, Sampling, content_part::Part,
+    embed_input::Input, image::Source,
 };
 
 const MOST_INPUTS: usize = 2048;
@@ -82,7 +82,12 @@ fn message(index: usize, message: &Message) -> Result<(), Error> {
     if role != Role::Assistant && !message.tool_calls.is_empty() {
         return Err(Error::invalid(field("tool_calls"), "only an ASSISTANT message makes calls"));
     }
-    let says = !message.content.is_empty()
+    // Assistants and systems may have said nothing; a user who does asks nothing.
+    let blank = |part: &ContentPart| match &part.part {
+        Some(Part::Text(text)) => role == Role::User && text.trim().is_empty(),
+        Some(Part::Image(_) | Part::Audio(_)) | None => false, // None is refused below
+    };
+    let says = !message.content.iter().all(blank)
         || !message.tool_calls.is_empty()
         || !message.refusal.is_empty();
     if !says && role != Role::Tool {

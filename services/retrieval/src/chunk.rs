@@ -9,7 +9,7 @@
 //! - spans grow, lie on character boundaries and cover all that is not blank;
 //! - a chunk with what is embedded before it fits the model ([`LIMIT`]);
 //! - time is linear in the document, whatever is in it: the splitter, which
-//!   looks at everything that remains for each chunk, gets [`WINDOW`] at most.
+//!   looks at everything that remains for each chunk, gets `WINDOW` at most.
 
 use crate::tokens::{self, Tokens};
 use std::ops::Range;

@@ -5,7 +5,7 @@
 //! Invariants:
 //! - one collection's failure does not hold up another's;
 //! - after a failure a collection waits, twice as long each time, up to
-//!   [`LONGEST`]; a text that its model refuses is asked for once and then left
+//!   `LONGEST`; a text that its model refuses is asked for once and then left
 //!   to keyword search;
 //! - it embeds as the tenant whose text it is.
 

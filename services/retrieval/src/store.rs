@@ -4,7 +4,7 @@
 //! Invariants:
 //! - each write is one transaction and moves the collection's version on by one:
 //!   readers see all of it or nothing;
-//! - every statement is bound to a [`Place`]: tenant and collection;
+//! - every statement is bound to a `Place`: tenant and collection;
 //! - vectors of another model or length are refused, naming both.
 
 mod chunks;

@@ -7,7 +7,7 @@
 //! Invariants:
 //! - the same words give the same terms in a passage and in a query;
 //! - case, English inflection and full-width forms make no difference;
-//! - a term has at most [`LONGEST`] characters.
+//! - a term has at most `LONGEST` characters.
 
 use rust_stemmers::{Algorithm, Stemmer};
 use std::collections::{BTreeMap, HashSet};

@@ -175,6 +175,7 @@ impl AgentService for AgentRpc {
         let call = Call::of(&request)?;
         let request = request.into_inner();
         wire::id("id", &request.id)?;
+        wire::cancel_mode(request.mode)?;
         let mut run = self.runs.store.run(&call.tenant, &request.id).await?;
         if !fold::is_over(run.status()) {
             self.runs.cancel(&call.tenant, &request.id, request.mode()).await?;

@@ -8,9 +8,9 @@ use crate::fold::KINDS;
 use crate::store::Cursor;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use mesh::error::invalid;
-use skein_proto::agent::v1::{CreateRunRequest, RunLimits};
-use skein_proto::model::v1::Role;
+use mesh::error::{invalid, unimplemented};
+use skein_proto::agent::v1::{CancelMode, CreateRunRequest, RunLimits};
+use skein_proto::model::v1::{ContentPart, Role, content_part::Part};
 use std::collections::HashMap;
 use tonic::Status;
 
@@ -36,7 +36,12 @@ pub fn create_run(request: &CreateRunRequest, agents: &Agents) -> Result<(), Sta
         if message.role() == Role::Unspecified {
             return Err(invalid(&format!("input[{at}].role"), "is required"));
         }
-        let says_nothing = message.content.iter().all(|part| part.part.is_none())
+        let blank = |part: &ContentPart| match &part.part {
+            Some(Part::Text(text)) => text.trim().is_empty(),
+            Some(Part::Image(_) | Part::Audio(_)) => false,
+            None => true,
+        };
+        let says_nothing = message.content.iter().all(blank)
             && message.tool_calls.is_empty()
             && message.refusal.is_empty();
         if says_nothing {
@@ -48,6 +53,18 @@ pub fn create_run(request: &CreateRunRequest, agents: &Agents) -> Result<(), Sta
     }
     metadata(&request.metadata)?;
     request.limits.as_ref().map_or(Ok(()), limits)
+}
+
+/// How to cancel. Forgetting a run's turn comes with durable runs; until then
+/// it is refused rather than taken for an interrupt.
+pub(crate) fn cancel_mode(mode: i32) -> Result<(), Status> {
+    match CancelMode::try_from(mode) {
+        Ok(CancelMode::Unspecified | CancelMode::Interrupt) => Ok(()),
+        Ok(CancelMode::Rollback) => {
+            Err(unimplemented("cancelling with rollback is not served by this release"))
+        }
+        Err(_) => Err(invalid("mode", "is not a mode of the contract")),
+    }
 }
 
 fn limits(limits: &RunLimits) -> Result<(), Status> {

@@ -54,6 +54,7 @@ async fn bad_input_is_a_clear_error_and_secrets_stay_out_of_the_logs() {
     let big = vec![b'a'; 40 << 20];
     for (body, status, says) in [
         (r#"{"model":"openai/echo","messages":[]}"#.as_bytes().to_vec(), 400, "messages"),
+        (ok.replace(secret, " ").into_bytes(), 400, "content"),
         (br#"{"model":"openai/echo","messages":"#.to_vec(), 400, "JSON"),
         (b"{\"model\":\"\xff\"}".to_vec(), 400, "unicode"),
         (ok.replace("openai/echo", "local/no-such-model").into_bytes(), 404, "no-such-model"),

@@ -55,7 +55,11 @@ pub(super) fn whole(path: &Path, id: &str) -> Read {
 }
 
 fn text(path: &Path) -> Result<String, String> {
-    let size = fs::metadata(path).map_err(|error| error.to_string())?.len();
+    let found = fs::metadata(path).map_err(|error| error.to_string())?;
+    if !found.is_file() {
+        return Err("not a file or folder; a device or pipe has no end to wait for".to_owned());
+    }
+    let size = found.len();
     if size > LARGEST {
         return Err(format!("{size} bytes; a document has at most {LARGEST}"));
     }
