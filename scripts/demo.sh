@@ -62,7 +62,7 @@ SKEIN_API_KEY=$(cat "$root/dev.key")
 say "Ingesting the project's own documentation"
 target/debug/skein ingest README.md README.zh-CN.md docs
 
-say "How long does a token of the mesh live?"
+say "How long is a token of the mesh valid?"
 target/debug/skein ask "How long is a token of the mesh valid?"
 say "检索服务如何保证引用可以核对？"
 target/debug/skein ask "检索服务如何保证引用可以核对？"

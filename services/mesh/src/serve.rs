@@ -48,6 +48,8 @@ pub async fn private(world: World, service: Private) -> io::Result<()> {
     let peer = world.peer(service.readiness.clone(), Arc::clone(&in_flight));
     let app = service
         .routes
+        .add_service(reflection().build_v1().map_err(io::Error::other)?)
+        .add_service(reflection().build_v1alpha().map_err(io::Error::other)?)
         .add_service(PeerServiceServer::new(peer))
         .add_service(health::service(service.readiness.clone()))
         .prepare()
@@ -56,6 +58,14 @@ pub async fn private(world: World, service: Private) -> io::Result<()> {
         .layer(middleware::from_fn_with_state(in_flight, observe::observe))
         .layer(DeadlineLayer { max: world.max_deadline });
     serve(world, app, service.readiness).await
+}
+
+/// Describes the whole contract to those with a token (`skein token`), whichever
+/// part of it this service serves.
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(skein_proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }
 
 /// Serves `app` as it is, on HTTP/1.1 and h2c, with the health and metrics

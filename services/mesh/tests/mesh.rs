@@ -268,3 +268,30 @@ async fn a_machine_tells_its_status_to_those_with_a_token() {
     let machines = client.status(call().request(asked)).await.unwrap().into_inner().machines;
     assert!(machines[0].ready && machines[0].identity.as_ref().unwrap().role == "router");
 }
+
+#[tokio::test]
+async fn reflection_needs_a_token() {
+    use tonic_reflection::pb::v1::{
+        ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+        server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+    };
+    let made = made();
+    let router = start(&made, "router").await;
+    let ask = || {
+        let list = Some(MessageRequest::ListServices(String::new()));
+        tokio_stream::once(ServerReflectionRequest { host: String::new(), message_request: list })
+    };
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", router.addr));
+    let bare = endpoint.unwrap().connect().await.unwrap();
+    let status = ServerReflectionClient::new(bare).server_reflection_info(ask()).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unauthenticated);
+    let mut client = ServerReflectionClient::new(channel(&made, "gateway", &[router.addr]));
+    let mut answers =
+        client.server_reflection_info(call().request(ask())).await.unwrap().into_inner();
+    let answer = answers.message().await.unwrap().unwrap();
+    let Some(MessageResponse::ListServicesResponse(list)) = answer.message_response else {
+        unreachable!("asked for the services")
+    };
+    let names: Vec<_> = list.service.into_iter().map(|service| service.name).collect();
+    assert!(names.iter().any(|name| name == "skein.tool.v1.ToolService"), "{names:?}");
+}

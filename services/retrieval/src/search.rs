@@ -223,7 +223,12 @@ impl Task {
         }
         if let Some(vector) = &self.vector {
             let how = format!("{} vectors compared exactly", index.embedded());
-            arm("dense", self.weight, index.dense(vector, depth), &how);
+            let weight = if self.keyword {
+                weight_of_part(self.weight, index.embedded(), index.len())
+            } else {
+                self.weight
+            };
+            arm("dense", weight, index.dense(vector, depth), &how);
         }
         let mut fused = fusion::fuse(&arms);
         fused.truncate(self.top_k);
@@ -248,9 +253,25 @@ fn dense_weight(model: &str, query: &str) -> f64 {
     if english_only && words::foreign_share(query) > 0.5 { BLIND_WEIGHT } else { DENSE_WEIGHT }
 }
 
+/// While a collection is still being embedded, the dense arm has seen a part of
+/// it: whatever it ranks would beat all that it could not see, so until nine in
+/// ten chunks have vectors it settles ties and no more.
+fn weight_of_part(weight: f64, embedded: usize, chunks: usize) -> f64 {
+    if embedded * 10 < chunks * 9 { weight.min(BLIND_WEIGHT) } else { weight }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_arm_that_saw_a_part_does_not_outvote_words() {
+        assert_eq!(weight_of_part(DENSE_WEIGHT, 40, 100), BLIND_WEIGHT);
+        assert_eq!(weight_of_part(DENSE_WEIGHT, 90, 100), DENSE_WEIGHT);
+        assert_eq!(weight_of_part(DENSE_WEIGHT, 0, 0), DENSE_WEIGHT);
+        let better = |rank: f64, dense: f64| 1.0 / (60.0 + rank) + dense / 61.0;
+        assert!(better(1.0, 0.0) > better(5.0, weight_of_part(DENSE_WEIGHT, 40, 100)));
+    }
 
     #[test]
     fn an_english_model_has_little_say_about_chinese() {
