@@ -15,7 +15,7 @@ use axum::{
     response::Response,
 };
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use http_body::{Frame, SizeHint};
 use pin_project_lite::pin_project;
 use std::{
@@ -43,12 +43,22 @@ pub async fn observe(
     let span = tracing::info_span!("rpc", otel.name = %label, otel.kind = "server");
     crate::telemetry::follow(&span, request.headers());
     let mut guard = Guard::new(label, in_flight, span.clone());
-    let response = next.run(request).instrument(span).await;
+    let mut response = next.run(request).instrument(span).await;
+    blame_the_sender(response.headers_mut());
     // A refusal has its status in the headers and no body that anybody polls.
     if let Some(code) = grpc_status(response.headers()) {
         guard.outcome = code;
     }
     response.map(|body| Body::new(Observed { body, guard }))
+}
+
+/// tonic calls a request that it cannot decode INTERNAL, as if it were ours.
+fn blame_the_sender(headers: &mut HeaderMap) {
+    let said = headers.get("grpc-message").and_then(|said| said.to_str().ok()).unwrap_or_default();
+    let undecodable = said.replace("%20", " ").starts_with("failed to decode Protobuf message");
+    if undecodable && headers.get("grpc-status").is_some_and(|code| code == "13") {
+        headers.insert("grpc-status", HeaderValue::from_static("3"));
+    }
 }
 
 fn grpc_status(headers: &HeaderMap) -> Option<String> {
@@ -123,5 +133,25 @@ impl http_body::Body for Observed {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_undecodable_request_is_the_senders_fault_and_nothing_else_is() {
+        for (said, code) in [
+            ("failed%20to%20decode%20Protobuf%20message:%20Search.collection", "3"),
+            ("failed to decode Protobuf message: invalid tag", "3"),
+            ("internal error", "13"),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert("grpc-status", HeaderValue::from_static("13"));
+            headers.insert("grpc-message", HeaderValue::from_static(said));
+            blame_the_sender(&mut headers);
+            assert_eq!(headers["grpc-status"], code, "{said}");
+        }
     }
 }
