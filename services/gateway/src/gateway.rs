@@ -99,18 +99,3 @@ impl Gateway {
         })
     }
 }
-
-/// Says in `readyz` and `status` while a peer has no ready machine. That never
-/// makes the gateway itself unready.
-pub async fn watch_peer(channel: Channel, readiness: Readiness) {
-    let mut machines = channel.watch();
-    loop {
-        let missing = machines.borrow_and_update().is_empty();
-        let _reason = missing
-            .then(|| readiness.degraded(format!("no machine of {} is ready", channel.app())));
-        let changed = |set: &Vec<_>| set.is_empty() != missing;
-        if machines.wait_for(changed).await.is_err() {
-            return;
-        }
-    }
-}

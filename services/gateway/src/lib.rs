@@ -62,8 +62,8 @@ pub async fn run(config: Config, world: World) -> Result<(), Error> {
         store.clone().follow(config.key_poll, readiness.clone()),
     ));
     let gateway = Gateway::new(&config, &world, store, readiness.clone());
-    let _router = spawn(gateway::watch_peer(gateway.router.clone(), readiness.clone()));
-    let _retrieval = spawn(gateway::watch_peer(gateway.retrieval.clone(), readiness.clone()));
+    let _router = spawn(gateway.router.clone().report_missing(readiness.clone()));
+    let _retrieval = spawn(gateway.retrieval.clone().report_missing(readiness.clone()));
     let app = routes::routes(gateway, &config.cors_origins, world.max_deadline)?;
     serve::public(world, app, readiness).await?;
     Ok(())

@@ -21,6 +21,7 @@ use crate::{
     identity::Identity,
     keys::Keys,
     methods,
+    ready::Readiness,
     retry::Budget,
     token::Issuer,
 };
@@ -98,9 +99,19 @@ impl Channel {
         }
     }
 
-    /// Follows the set of machines that could be called.
-    pub fn watch(&self) -> watch::Receiver<Vec<Machine>> {
-        self.0.ready.clone()
+    /// Says in `readyz` and `status` while no machine can be called. That never
+    /// makes the process itself unready. Ends with the channel.
+    pub async fn report_missing(self, readiness: Readiness) {
+        let mut machines = self.0.ready.clone();
+        loop {
+            let missing = machines.borrow_and_update().is_empty();
+            let _reason = missing
+                .then(|| readiness.degraded(format!("no machine of {} is ready", self.0.app)));
+            let changed = |set: &Vec<_>| set.is_empty() != missing;
+            if machines.wait_for(changed).await.is_err() {
+                return;
+            }
+        }
     }
 
     async fn pick(&self, not: Option<&Machine>) -> Result<Machine, Status> {

@@ -6,8 +6,9 @@
 //! - Health answers without a token and is never work.
 
 use crate::ready::{Readiness, State};
+use futures_util::stream;
 use std::pin::Pin;
-use tokio_stream::{Stream, StreamExt as _, wrappers::WatchStream};
+use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 use tonic_health::pb::{
     HealthCheckRequest, HealthCheckResponse,
@@ -43,22 +44,16 @@ impl Health for ReadinessHealth {
         &self,
         _: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let mut left = false;
-        let states = WatchStream::new(self.0.watch()).take_while(move |state| {
+        let mut states = self.0.watch();
+        states.mark_changed(); // the present state is the first one told
+        let answers = stream::unfold(Some(states), |states| async {
+            let mut states = states?;
+            states.changed().await.ok()?;
+            let state = states.borrow_and_update().clone();
             // The state that says we are leaving is the last one told.
-            let go_on = !left;
-            left = state.draining;
-            go_on
+            let rest = (!state.draining).then_some(states);
+            Some((Ok(answer(&state)), rest))
         });
-        let end = tokio_util::sync::CancellationToken::new();
-        let ended = end.clone().cancelled_owned();
-        let answers = states.map(move |state| {
-            if state.draining {
-                end.cancel();
-            }
-            Ok(answer(&state))
-        });
-        let until_drained = futures_util::StreamExt::take_until(answers, ended);
-        Ok(Response::new(Box::pin(until_drained)))
+        Ok(Response::new(Box::pin(answers)))
     }
 }

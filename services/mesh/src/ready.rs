@@ -64,11 +64,6 @@ impl Readiness {
         self.0.subscribe()
     }
 
-    pub async fn ready(&self) {
-        let mut states = self.watch();
-        let _ = states.wait_for(State::is_ready).await;
-    }
-
     fn hold(&self, text: String, list: fn(&mut State) -> &mut Vec<String>) -> Reason {
         self.0.send_modify(|state| list(state).push(text.clone()));
         Reason { of: self.clone(), text, list }

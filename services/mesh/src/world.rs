@@ -51,8 +51,6 @@ pub enum WorldError {
     Dns(String),
     #[error("cannot watch for signals: {0}")]
     Signals(io::Error),
-    #[error("cannot make keys: {0}")]
-    Random(String),
 }
 
 impl World {

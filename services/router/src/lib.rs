@@ -34,8 +34,8 @@ pub use error::Error;
 use agent_rpc::AgentRpc;
 use mesh::database::{Database, DatabaseError};
 use mesh::h2::MAX_MESSAGE;
-use mesh::ready::{Readiness, Reason};
-use mesh::{Channel, World, serve};
+use mesh::ready::Readiness;
+use mesh::{World, serve};
 use model_rpc::ModelRpc;
 use models::Models;
 use runs::{Parts, Runs};
@@ -93,7 +93,8 @@ pub async fn run(config: Config, world: World) -> Result<(), RunError> {
     tokio::spawn(runs.tails.clone().poll(runs.store.clone(), config.poll, ended.clone()));
     tokio::spawn(runs.clone().poll_cancellations(config.poll, ended.clone()));
     for peer in [model_proxy, retrieval] {
-        tokio::spawn(watch_peer(peer, readiness.clone(), ended.clone()));
+        let missing = peer.report_missing(readiness.clone());
+        tokio::spawn(ended.clone().run_until_cancelled_owned(missing));
     }
     let agent = AgentRpc {
         runs: runs.clone(),
@@ -126,21 +127,4 @@ fn routes(agent: AgentRpc) -> Routes {
     )
     .add_service(UsageServiceServer::new(later_rpc::LaterRpc))
     .add_service(AdminServiceServer::new(later_rpc::LaterRpc))
-}
-
-/// Says in the readiness report whether a peer can be reached; it never unreadies.
-async fn watch_peer(channel: Channel, readiness: Readiness, stop: CancellationToken) {
-    let mut machines = channel.watch();
-    let mut missing: Option<Reason> = None;
-    loop {
-        if !machines.borrow_and_update().is_empty() {
-            missing = None;
-        } else if missing.is_none() {
-            missing = Some(readiness.degraded(format!("no machine of {}", channel.app())));
-        }
-        match stop.run_until_cancelled(machines.changed()).await {
-            Some(Ok(())) => {}
-            Some(Err(_)) | None => return,
-        }
-    }
 }
