@@ -7,7 +7,7 @@
 //! - What a client says in `fly-*` headers never arrives; the edge's own do.
 //! - A machine's load is its requests in flight, to the end of the body.
 
-use crate::machine::{Machine, State};
+use crate::{fleet::Fleet, machine::Machine};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, Version, header,
@@ -40,7 +40,9 @@ const STREAMS: u32 = 1024;
 type Outgoing = Either<Counted, Full<Bytes>>;
 
 pub(crate) struct Edge {
-    machines: Vec<Arc<Machine>>,
+    fleet: Arc<Fleet>,
+    /// The public app's name.
+    app: String,
     /// The edge's own region.
     region: String,
     port: u16,
@@ -55,8 +57,8 @@ struct To {
 }
 
 impl Edge {
-    /// `machines`: those of the public app.
-    pub(crate) fn new(machines: Vec<Arc<Machine>>, region: String, port: u16) -> Self {
+    /// In front of the machines of `app`.
+    pub(crate) fn new(fleet: Arc<Fleet>, app: String, region: String, port: u16) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         let mut builder = Client::builder(TokioExecutor::new());
@@ -67,7 +69,7 @@ impl Edge {
             .http2_initial_stream_window_size(STREAM_WINDOW)
             .http2_initial_connection_window_size(CONNECTION_WINDOW)
             .build(connector);
-        Self { machines, region, port, h1, h2 }
+        Self { fleet, app, region, port, h1, h2 }
     }
 
     pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener) {
@@ -111,7 +113,8 @@ impl Edge {
             return plain(StatusCode::SERVICE_UNAVAILABLE, text, &id);
         };
         let guard = InFlight::new(&machine.load);
-        let (service, version) = (machine.config.http_service.as_ref(), request.version());
+        let config = Arc::clone(&machine.release().config);
+        let (service, version) = (config.http_service.as_ref(), request.version());
         let h2 = version == Version::HTTP_2
             && service.is_some_and(|service| service.http_options.h2_backend);
         let port = service.map_or(80, |service| service.internal_port);
@@ -142,14 +145,15 @@ impl Edge {
     }
 
     /// The regions the client prefers, then the edge's own; there the least loaded.
-    fn choose(&self, headers: &HeaderMap) -> Option<&Arc<Machine>> {
+    fn choose(&self, headers: &HeaderMap) -> Option<Arc<Machine>> {
         let preferred = headers.get("fly-prefer-region").and_then(|value| value.to_str().ok());
         let mut order: Vec<&str> =
             preferred.unwrap_or_default().split(',').map(str::trim).collect();
         order.push(&self.region);
         let rank = |region: &str| order.iter().position(|r| *r == region).unwrap_or(order.len());
-        let started = self.machines.iter().filter(|machine| machine.state() == State::Started);
-        started.min_by_key(|machine| (rank(&machine.region), machine.load(), fastrand::u32(..)))
+        let machines = self.fleet.of(&self.app);
+        let routable = machines.into_iter().filter(|machine| machine.routable());
+        routable.min_by_key(|machine| (rank(&machine.region), machine.load(), fastrand::u32(..)))
     }
 
     fn outgoing(

@@ -7,22 +7,14 @@
 //! - A value of `[env]` that points into a mount or at a `[[files]]` path points
 //!   to where that is here; nothing else is rewritten.
 
-use crate::{fly_toml::FlyToml, layout};
-use std::{
-    collections::BTreeMap,
-    net::Ipv4Addr,
-    path::{Path, PathBuf},
-};
+use crate::{fly_toml::FlyToml, layout, maker::Place};
+use std::collections::BTreeMap;
 
 pub(crate) struct Inputs<'a> {
-    pub(crate) app: &'a str,
-    pub(crate) id: &'a str,
-    pub(crate) region: &'a str,
-    pub(crate) address: Ipv4Addr,
+    pub(crate) place: &'a Place,
+    pub(crate) version: &'a str,
     pub(crate) dns: &'a str,
     pub(crate) config: &'a FlyToml,
-    pub(crate) directory: &'a Path,
-    pub(crate) volumes: &'a [(String, PathBuf)],
     /// In order of precedence, lowest first.
     pub(crate) overrides: &'a [&'a BTreeMap<String, String>],
     pub(crate) secrets: &'a BTreeMap<String, String>,
@@ -36,24 +28,25 @@ pub(crate) fn of(inputs: &Inputs<'_>) -> BTreeMap<String, String> {
         .map(|(name, value)| (name.clone(), located(value, inputs)))
         .collect();
     env.extend(inputs.overrides.iter().flat_map(|layer| (*layer).clone()));
-    let directory = inputs.directory.display().to_string();
+    let place = inputs.place;
+    let directory = place.directory.display().to_string();
     let own = [
         ("PATH", "/usr/local/bin:/usr/bin:/bin".to_owned()),
         ("LANG", "C.UTF-8".to_owned()),
         ("TMPDIR", format!("{directory}/tmp")),
         ("HOME", directory),
-        ("FLY_APP_NAME", inputs.app.to_owned()),
-        ("FLY_MACHINE_ID", inputs.id.to_owned()),
-        ("FLY_ALLOC_ID", inputs.id.to_owned()),
-        ("FLY_REGION", inputs.region.to_owned()),
-        ("FLY_PRIVATE_IP", inputs.address.to_ipv6_mapped().to_string()),
-        ("FLY_MACHINE_VERSION", "01FLYNET".to_owned()),
-        ("FLY_IMAGE_REF", format!("registry.fly.io/{}:flynet", inputs.app)),
+        ("FLY_APP_NAME", place.app.clone()),
+        ("FLY_MACHINE_ID", place.id.clone()),
+        ("FLY_ALLOC_ID", place.id.clone()),
+        ("FLY_REGION", place.region.clone()),
+        ("FLY_PRIVATE_IP", place.address.to_ipv6_mapped().to_string()),
+        ("FLY_MACHINE_VERSION", inputs.version.to_owned()),
+        ("FLY_IMAGE_REF", format!("registry.fly.io/{}:flynet", place.app)),
         ("FLY_PROCESS_GROUP", "app".to_owned()),
         ("FLY_VM_MEMORY_MB", inputs.config.memory_mb.to_string()),
         ("PRIMARY_REGION", inputs.config.primary_region.clone()),
         ("SKEIN_MESH__DNS", inputs.dns.to_owned()),
-        ("SKEIN_LISTEN__HOST", inputs.address.to_string()),
+        ("SKEIN_LISTEN__HOST", place.address.to_string()),
     ];
     env.extend(own.map(|(name, value)| (name.to_owned(), value)));
     env.extend(inputs.secrets.clone());
@@ -61,7 +54,7 @@ pub(crate) fn of(inputs: &Inputs<'_>) -> BTreeMap<String, String> {
 }
 
 fn located(value: &str, inputs: &Inputs<'_>) -> String {
-    for (destination, volume) in inputs.volumes {
+    for (destination, volume) in &inputs.place.volumes {
         match value.strip_prefix(destination.as_str()) {
             Some("") => return volume.display().to_string(),
             Some(rest) if rest.starts_with('/') => return format!("{}{rest}", volume.display()),
@@ -69,7 +62,7 @@ fn located(value: &str, inputs: &Inputs<'_>) -> String {
         }
     }
     match inputs.config.files.iter().any(|file| file.guest_path == value) {
-        true => layout::inside(inputs.directory, value).display().to_string(),
+        true => layout::inside(&inputs.place.directory, value).display().to_string(),
         false => value.to_owned(),
     }
 }
@@ -77,6 +70,7 @@ fn located(value: &str, inputs: &Inputs<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::{net::Ipv4Addr, path::PathBuf};
 
     #[test]
     fn only_env_of_the_file_is_moved_into_the_volume() {
@@ -88,15 +82,21 @@ mod tests {
         .unwrap();
         let overrides = BTreeMap::from([("MODELS".to_owned(), "/data/models".to_owned())]);
         let secrets = BTreeMap::from([("LANG".to_owned(), "secret".to_owned())]);
-        let env = of(&Inputs {
-            app: "a-router",
-            id: "00000000000001",
-            region: "fra",
+        let place = Place {
+            app: "a-router".to_owned(),
+            id: "00000000000001".to_owned(),
+            region: "fra".to_owned(),
+            number: 0,
             address: Ipv4Addr::new(127, 5, 6, 7),
+            directory: PathBuf::from("/m"),
+            volumes: vec![("/data".to_owned(), PathBuf::from("/v"))],
+            log: PathBuf::from("/l"),
+        };
+        let env = of(&Inputs {
+            place: &place,
+            version: "01TEST",
             dns: "127.5.6.1:10053",
             config: &config,
-            directory: Path::new("/m"),
-            volumes: &[("/data".to_owned(), PathBuf::from("/v"))],
             overrides: &[&overrides],
             secrets: &secrets,
         });

@@ -70,9 +70,21 @@ impl Layout {
         self.root.join("logs").join(format!("{app}-{id}.log"))
     }
 
-    /// The volume of one machine; `owner` is what makes it that machine's alone.
-    pub(crate) fn volume(&self, app: &str, source: &str, owner: &str) -> Result<PathBuf, Error> {
-        let path = self.root.join("volumes").join(app).join(format!("{source}-{owner}"));
+    /// Forgets a destroyed machine: the next of this number has another id.
+    pub(crate) fn forget(&mut self, app: &str, region: &str, number: usize) {
+        self.ids.remove(&format!("{app}/{region}/{number}"));
+    }
+
+    /// The volume of one machine alone.
+    pub(crate) fn volume(
+        &self,
+        app: &str,
+        source: &str,
+        region: &str,
+        number: usize,
+    ) -> Result<PathBuf, Error> {
+        let name = format!("{source}-{region}-{number}");
+        let path = self.root.join("volumes").join(app).join(name);
         fs::create_dir_all(&path).map_err(Error::io("create", &path))?;
         Ok(path)
     }
@@ -86,9 +98,10 @@ impl Layout {
 pub(crate) fn wipe(machine: &Machine) -> Result<(), Error> {
     let directory = &machine.directory;
     clear(directory)?;
+    let release = machine.release();
     let tmp = directory.join("tmp");
     fs::create_dir_all(&tmp).map_err(Error::io("create", &tmp))?;
-    for (guest, source) in &machine.files {
+    for (guest, source) in &release.files {
         let path = inside(directory, guest);
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).map_err(Error::io("create", parent))?;

@@ -1,11 +1,12 @@
 //! One machine: what it is, and what it is doing.
 
-use crate::fly_toml::FlyToml;
+use crate::{fly_toml::FlyToml, maker::Place};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
     fmt,
     net::{Ipv4Addr, SocketAddr},
+    ops::Deref,
     path::PathBuf,
     sync::{
         Arc,
@@ -15,30 +16,39 @@ use std::{
 };
 use tokio::sync::{Mutex, watch};
 
-/// What never changes while the network lives.
+/// One machine of the network.
 pub(crate) struct Machine {
-    /// 14 hex digits, the same after every restart.
-    pub(crate) id: String,
-    pub(crate) app: String,
-    pub(crate) region: String,
-    pub(crate) address: Ipv4Addr,
-    pub(crate) program: PathBuf,
-    pub(crate) config: Arc<FlyToml>,
-    /// Wiped at every start.
-    pub(crate) directory: PathBuf,
-    /// Mount destination and the directory that stands for it.
-    pub(crate) volumes: Vec<(String, PathBuf)>,
-    /// Guest path and the file that is copied there.
-    pub(crate) files: Vec<(String, PathBuf)>,
-    pub(crate) env: BTreeMap<String, String>,
-    pub(crate) log: PathBuf,
-    pub(crate) kill_timeout: Duration,
+    place: Place,
+    /// What its next start runs; a deploy replaces it.
+    pub(crate) release: watch::Sender<Arc<Release>>,
     pub(crate) status: watch::Sender<Status>,
     pub(crate) order: watch::Sender<Order>,
+    /// Key and value, seen in DNS and by the Machines API.
+    pub(crate) metadata: watch::Sender<BTreeMap<String, String>>,
     /// One verb at a time.
     pub(crate) verb: Mutex<()>,
     /// Requests that the edge has with it.
     pub(crate) load: Arc<AtomicUsize>,
+}
+
+/// What a deploy changes.
+pub(crate) struct Release {
+    /// `FLY_MACHINE_VERSION`, the instance id of the Machines API.
+    pub(crate) version: String,
+    pub(crate) program: PathBuf,
+    pub(crate) config: Arc<FlyToml>,
+    /// Guest path and the file that is copied there.
+    pub(crate) files: Vec<(String, PathBuf)>,
+    pub(crate) env: BTreeMap<String, String>,
+    pub(crate) kill_timeout: Duration,
+}
+
+impl Deref for Machine {
+    type Target = Place;
+
+    fn deref(&self) -> &Place {
+        &self.place
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -80,9 +90,29 @@ pub struct Listed {
     pub pid: Option<u32>,
     pub starts: u32,
     pub last_exit: Option<String>,
+    /// Changes with each deploy.
+    pub version: String,
 }
 
 impl Machine {
+    /// Stopped, with nothing of it running.
+    pub(crate) fn new(place: Place, release: Release) -> Self {
+        let group = ("fly_process_group".to_owned(), "app".to_owned());
+        Self {
+            place,
+            release: watch::Sender::new(Arc::new(release)),
+            status: watch::Sender::new(Status::default()),
+            order: watch::Sender::new(Order::Run),
+            metadata: watch::Sender::new(BTreeMap::from([group])),
+            verb: Mutex::new(()),
+            load: Arc::default(),
+        }
+    }
+
+    pub(crate) fn release(&self) -> Arc<Release> {
+        Arc::clone(&self.release.borrow())
+    }
+
     pub(crate) fn state(&self) -> State {
         self.status.borrow().state
     }
@@ -91,10 +121,15 @@ impl Machine {
         self.load.load(Ordering::Relaxed)
     }
 
+    /// Whether the proxy may send it anything.
+    pub(crate) fn routable(&self) -> bool {
+        self.state() == State::Started
+    }
+
     /// Where its readiness is asked for.
-    pub(crate) fn ready_check(&self) -> Option<(SocketAddr, &str)> {
-        let (port, path) = self.config.ready.as_ref()?;
-        Some((SocketAddr::from((self.address, *port)), path))
+    pub(crate) fn ready_check(&self) -> Option<(SocketAddr, String)> {
+        let (port, path) = self.release().config.ready.clone()?;
+        Some((SocketAddr::from((self.address, port)), path))
     }
 
     pub(crate) fn listed(&self) -> Listed {
@@ -108,6 +143,7 @@ impl Machine {
             pid: status.pid,
             starts: status.starts,
             last_exit: status.exit.clone(),
+            version: self.release().version.clone(),
         }
     }
 }

@@ -8,15 +8,22 @@
 use crate::{
     control, dns, dns_server,
     error::Error,
-    layout::Layout,
+    fleet::Fleet,
+    lifecycle,
     machine::{Listed, Machine, Order, State},
+    maker::Maker,
     plan::{self, Plan},
     ready,
     spec::Spec,
-    supervise,
 };
 use mesh::keys::Generated;
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, thread, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::Duration,
+};
 use tokio::{runtime::Handle, sync::oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -29,13 +36,17 @@ pub struct Flynet {
 
 /// What the thread and its handles both see.
 pub(crate) struct Shared {
-    pub(crate) machines: Vec<Arc<Machine>>,
+    pub(crate) fleet: Arc<Fleet>,
     pub(crate) apps: Vec<String>,
     pub(crate) dns: String,
     pub(crate) edge: Option<SocketAddr>,
-    pub(crate) keys: Generated,
-    /// Holds the root's lock.
-    pub(crate) layout: Layout,
+    pub(crate) keys: Arc<Generated>,
+    /// The control socket.
+    pub(crate) socket: PathBuf,
+    /// Makes machines; its layout holds the root's lock.
+    pub(crate) maker: Mutex<Maker>,
+    /// One deploy or scaling at a time.
+    pub(crate) changing: tokio::sync::Mutex<()>,
 }
 
 impl Flynet {
@@ -44,7 +55,7 @@ impl Flynet {
         let plan = plan::plan(&spec)?;
         let stop = CancellationToken::new();
         let (tell, told) = oneshot::channel();
-        let shared = Arc::clone(&plan.shared);
+        let (shared, idle) = (Arc::clone(&plan.shared), plan.idle.clone());
         let thread = {
             let stop = stop.clone();
             let body = move || run(plan, tell, &stop);
@@ -54,9 +65,14 @@ impl Flynet {
         let died = |_| Error::Thread("it panicked".to_owned());
         let runtime = told.await.map_err(died)??;
         let net = Self { shared, runtime, stop, thread: Some(thread) };
-        for machine in &net.shared.machines {
+        let all = net.shared.fleet.all();
+        for machine in all.iter().filter(|machine| !idle.contains(&machine.id)) {
             let machine = Arc::clone(machine);
-            net.on_thread(async move { started(&machine).await }).await?;
+            let started = async move {
+                lifecycle::start(&machine).await;
+                Ok(())
+            };
+            net.on_thread(started).await?;
         }
         Ok(net)
     }
@@ -82,18 +98,18 @@ impl Flynet {
 
     /// The log of one machine.
     pub fn log(&self, id: &str) -> Option<PathBuf> {
-        Some(self.shared.find(id).ok()?.first()?.log.clone())
+        Some(self.shared.fleet.find(id).ok()?.first()?.log.clone())
     }
 
     /// The directory that stands for a mount of a machine.
     pub fn volume(&self, id: &str, destination: &str) -> Option<PathBuf> {
-        let machine = Arc::clone(self.shared.find(id).ok()?.first()?);
+        let machine = Arc::clone(self.shared.fleet.find(id).ok()?.first()?);
         machine.volumes.iter().find(|(at, _)| at == destination).map(|(_, path)| path.clone())
     }
 
     /// The directory of a machine, wiped at each start.
     pub fn directory(&self, id: &str) -> Option<PathBuf> {
-        Some(self.shared.find(id).ok()?.first()?.directory.clone())
+        Some(self.shared.fleet.find(id).ok()?.first()?.directory.clone())
     }
 
     /// Starts what is stopped; `target`: a machine id, an app, or a role.
@@ -111,9 +127,22 @@ impl Flynet {
         self.verb(target, control::Verb::Kill).await
     }
 
+    /// As `fly scale count`: makes or destroys machines of an app in a region until
+    /// there are `count`; the ids of those made or destroyed.
+    pub async fn scale(
+        &self,
+        target: &str,
+        region: &str,
+        count: usize,
+    ) -> Result<Vec<String>, Error> {
+        let shared = Arc::clone(&self.shared);
+        let (target, region) = (target.to_owned(), region.to_owned());
+        self.on_thread(async move { shared.scale(&target, &region, count).await }).await
+    }
+
     /// Waits until one machine says that it is ready.
     pub async fn ready(&self, id: &str, patience: Duration) -> Result<(), Error> {
-        let machines = self.shared.find(id)?;
+        let machines = self.shared.fleet.find(id)?;
         self.on_thread(async move {
             for machine in &machines {
                 ready::wait(machine, patience).await?;
@@ -123,9 +152,11 @@ impl Flynet {
         .await
     }
 
-    /// Waits until every machine says that it is ready.
+    /// Waits until every machine that is started says that it is ready.
     pub async fn all_ready(&self, patience: Duration) -> Result<(), Error> {
-        let ids: Vec<_> = self.shared.machines.iter().map(|m| m.id.clone()).collect();
+        let all = self.shared.fleet.all();
+        let started = all.iter().filter(|machine| machine.state() == State::Started);
+        let ids: Vec<_> = started.map(|machine| machine.id.clone()).collect();
         futures_util::future::try_join_all(ids.iter().map(|id| self.ready(id, patience))).await?;
         Ok(())
     }
@@ -163,28 +194,23 @@ impl Drop for Flynet {
 }
 
 impl Shared {
-    pub(crate) fn listed(&self) -> Vec<Listed> {
-        self.machines.iter().map(|machine| machine.listed()).collect()
+    pub(crate) fn maker(&self) -> MutexGuard<'_, Maker> {
+        self.maker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// By id, app name, or role (the app's suffix).
-    pub(crate) fn find(&self, target: &str) -> Result<Vec<Arc<Machine>>, Error> {
-        let named = |m: &&Arc<Machine>| {
-            m.id == target || m.app == target || m.app.ends_with(&format!("-{target}"))
-        };
-        let found: Vec<_> = self.machines.iter().filter(named).cloned().collect();
-        if found.is_empty() { Err(Error::NoSuch(target.to_owned())) } else { Ok(found) }
+    pub(crate) fn listed(&self) -> Vec<Listed> {
+        self.fleet.all().iter().map(|machine| machine.listed()).collect()
     }
 
     /// The ids of the machines it was done to.
     pub(crate) async fn act(&self, verb: control::Verb, to: &str) -> Result<Vec<String>, Error> {
-        let machines = self.find(to)?;
+        let machines = self.fleet.find(to)?;
         let acts = machines.iter().map(async |machine| match verb {
-            control::Verb::Start => started(machine).await,
-            control::Verb::Stop => stopped(machine, Order::Stop).await,
-            control::Verb::Kill => stopped(machine, Order::Kill).await,
+            control::Verb::Start => lifecycle::start(machine).await,
+            control::Verb::Stop => lifecycle::stop(machine, Order::Stop).await,
+            control::Verb::Kill => lifecycle::stop(machine, Order::Kill).await,
         });
-        futures_util::future::try_join_all(acts).await?;
+        futures_util::future::join_all(acts).await;
         Ok(machines.iter().map(|machine| machine.id.clone()).collect())
     }
 
@@ -196,44 +222,13 @@ impl Shared {
             group: "app".to_owned(),
             address: machine.address.to_ipv6_mapped(),
             started: machine.state() == State::Started,
-            metadata: vec![("fly_process_group".to_owned(), "app".to_owned())],
+            metadata: machine.metadata.borrow().clone().into_iter().collect(),
         };
         dns::Snapshot {
             apps: self.apps.clone(),
-            machines: self.machines.iter().map(entry).collect(),
+            machines: self.fleet.all().iter().map(entry).collect(),
         }
     }
-}
-
-async fn started(machine: &Arc<Machine>) -> Result<(), Error> {
-    let _one = machine.verb.lock().await;
-    if machine.state() == State::Stopped {
-        machine.order.send_replace(Order::Run);
-        machine.status.send_modify(|status| status.state = State::Started);
-        tokio::spawn(supervise::run(Arc::clone(machine)));
-    }
-    Ok(())
-}
-
-async fn stopped(machine: &Arc<Machine>, order: Order) -> Result<(), Error> {
-    if order == Order::Kill {
-        // also what is being stopped too slowly for somebody's taste
-        machine.order.send_if_modified(|now| *now == Order::Stop && replace(now, order));
-    }
-    let _one = machine.verb.lock().await;
-    if machine.state() == State::Stopped {
-        return Ok(());
-    }
-    machine.status.send_modify(|status| status.state = State::Stopping);
-    machine.order.send_replace(order);
-    let mut status = machine.status.subscribe();
-    let _state = status.wait_for(|status| status.state == State::Stopped).await;
-    Ok(())
-}
-
-fn replace(now: &mut Order, order: Order) -> bool {
-    *now = order;
-    true
 }
 
 /// The thread: serves until told to stop, then stops the machines.
@@ -254,7 +249,7 @@ fn run(plan: Plan, tell: oneshot::Sender<Result<Handle, Error>>, stop: &Cancella
         };
         let dns = dns_server::serve(plan.subnet.dns_tcp, plan.subnet.dns_udp, plan.region, look);
         let serving = dns.map_err(|error| Error::Thread(format!("serve DNS: {error}")));
-        let control = control::serve(&shared.layout.socket(), Arc::downgrade(&shared));
+        let control = control::serve(&shared.socket, Arc::downgrade(&shared));
         let edge = plan.edge.map(|(listener, edge)| {
             let listener = tokio::net::TcpListener::from_std(listener);
             listener.map(|listener| tokio::spawn(Arc::new(edge).serve(listener)))
@@ -271,8 +266,9 @@ fn run(plan: Plan, tell: oneshot::Sender<Result<Handle, Error>>, stop: &Cancella
             return; // nobody waits for this network any more
         }
         stop.cancelled().await;
-        let all = shared.machines.iter().map(|machine| stopped(machine, Order::Stop));
+        let all = shared.fleet.all();
+        let all = all.iter().map(|machine| lifecycle::stop(machine, Order::Stop));
         futures_util::future::join_all(all).await;
-        let _gone = std::fs::remove_file(shared.layout.socket());
+        let _gone = std::fs::remove_file(&shared.socket);
     });
 }

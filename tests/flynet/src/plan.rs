@@ -5,23 +5,22 @@
 
 use crate::{
     edge::Edge,
-    environment,
     error::Error,
+    fleet::Fleet,
     fly_toml::FlyToml,
     layout::Layout,
-    machine::{Machine, Order, Status},
+    machine::Machine,
+    maker::{Deployed, Maker},
     network::Shared,
     spec::{App, Spec},
     subnet::Subnet,
 };
-use mesh::keys::{self, Generated};
+use mesh::keys;
 use std::{
-    collections::BTreeMap,
-    net::{Ipv4Addr, TcpListener},
-    path::Path,
-    sync::Arc,
+    collections::BTreeSet,
+    net::TcpListener,
+    sync::{Arc, Mutex},
 };
-use tokio::sync::{Mutex, watch};
 
 /// A network that can be run.
 pub(crate) struct Plan {
@@ -30,6 +29,8 @@ pub(crate) struct Plan {
     pub(crate) edge: Option<(TcpListener, Edge)>,
     /// The edge's own.
     pub(crate) region: String,
+    /// Ids of the machines that are not started.
+    pub(crate) idle: BTreeSet<String>,
 }
 
 pub(crate) fn plan(spec: &Spec) -> Result<Plan, Error> {
@@ -40,41 +41,67 @@ pub(crate) fn plan(spec: &Spec) -> Result<Plan, Error> {
         if !app.program.is_file() {
             return Err(Error::NoProgram { role: app.role.clone(), path: app.program.clone() });
         }
-        apps.push((app, name, Arc::new(config)));
+        apps.push(Deployed { name, app: app.clone(), config: Arc::new(config) });
     }
-    let subnet = Subnet::claim(&ports(apps.iter().map(|(.., config)| &**config)))?;
-    let roles: Vec<_> = apps.iter().map(|(app, ..)| app.role.as_str()).collect();
+    let subnet = Subnet::claim(&ports(apps.iter().map(|app| &*app.config)))?;
+    let roles: Vec<_> = spec.apps.iter().map(|app| app.role.as_str()).collect();
     let keys = keys::generate(&roles).map_err(|error| Error::Keys(error.to_string()))?;
-    let mut layout = Layout::open(&spec.root)?;
-    let total = apps.iter().flat_map(|(app, ..)| &app.placement).map(|(_, count)| count).sum();
-    let mut machines: Vec<Arc<Machine>> = Vec::new();
-    for (app, name, config) in &apps {
-        let mut numbers = BTreeMap::new();
-        for region in app.placement.iter().flat_map(|(r, count)| std::iter::repeat_n(r, *count)) {
-            let number = numbers.entry(region).or_insert(0_usize);
-            let address = subnet.machine(machines.len()).ok_or(Error::TooMany(total))?;
-            let made = Making { spec, app, name, config, keys: &keys, subnet: &subnet };
-            let machine = made.machine(&mut layout, region, *number, address)?;
-            machines.push(Arc::new(machine));
-            *number += 1;
-        }
-    }
-    layout.save()?;
-    let public = apps.iter().find(|(.., config)| config.http_service.is_some());
-    let first = |(app, ..): &(&App, String, Arc<FlyToml>)| app.placement.first().cloned();
+    let keys = Arc::new(keys);
+    let mut maker = Maker {
+        spec: spec.clone(),
+        apps: apps.clone(),
+        keys: Arc::clone(&keys),
+        layout: Layout::open(&spec.root)?,
+        dns: subnet.block.dns(),
+        block: subnet.block,
+        given: 0,
+    };
+    let (machines, idle) = machines(&mut maker, &apps)?;
+    maker.layout.save()?;
+    let fleet = Arc::new(Fleet::new(machines));
+    let public = apps.iter().find(|app| app.config.http_service.is_some());
+    let first = |app: &Deployed| app.app.placement.first().cloned();
     let region = public.or_else(|| apps.first()).and_then(first);
     let region = region.map_or_else(|| "iad".to_owned(), |(region, _)| region);
     let edge = match public {
-        Some((_, name, _)) => {
-            let behind = machines.iter().filter(|machine| machine.app == *name).cloned();
-            Some(edge(spec.edge_port, behind.collect(), &region)?)
-        }
+        Some(app) => Some(edge(spec.edge_port, &fleet, &app.name, &region)?),
         None => None,
     };
-    let address = edge.as_ref().and_then(|(listener, _)| listener.local_addr().ok());
-    let apps = apps.into_iter().map(|(_, name, _)| name).collect();
-    let shared = Shared { machines, apps, dns: subnet.dns(), edge: address, keys, layout };
-    Ok(Plan { shared: Arc::new(shared), subnet, edge, region })
+    let shared = Shared {
+        fleet,
+        apps: apps.into_iter().map(|app| app.name).collect(),
+        dns: maker.dns.clone(),
+        edge: edge.as_ref().and_then(|(listener, _)| listener.local_addr().ok()),
+        keys,
+        socket: maker.layout.socket(),
+        maker: Mutex::new(maker),
+        changing: tokio::sync::Mutex::new(()),
+    };
+    Ok(Plan { shared: Arc::new(shared), subnet, edge, region, idle })
+}
+
+/// Every machine, and the ids of those that shall exist without running.
+fn machines(
+    maker: &mut Maker,
+    apps: &[Deployed],
+) -> Result<(Vec<Arc<Machine>>, BTreeSet<String>), Error> {
+    let each = |placement: &[(String, usize)]| -> Vec<String> {
+        let regions = placement.iter().flat_map(|(r, count)| std::iter::repeat_n(r, *count));
+        regions.cloned().collect()
+    };
+    let (mut machines, mut idle) = (Vec::new(), BTreeSet::new());
+    for app in apps {
+        let running = each(&app.app.placement).into_iter().map(|region| (region, true));
+        let stopped = each(&app.app.stopped).into_iter().map(|region| (region, false));
+        for (region, runs) in running.chain(stopped) {
+            let machine = maker.machine(app, &region, &machines)?;
+            if !runs {
+                idle.insert(machine.id.clone());
+            }
+            machines.push(Arc::new(machine));
+        }
+    }
+    Ok((machines, idle))
 }
 
 fn name(spec: &Spec, app: &App, config: &FlyToml) -> Result<String, Error> {
@@ -101,7 +128,8 @@ fn ports<'a>(configs: impl Iterator<Item = &'a FlyToml>) -> Vec<u16> {
 
 fn edge(
     port: u16,
-    machines: Vec<Arc<Machine>>,
+    fleet: &Arc<Fleet>,
+    app: &str,
     region: &str,
 ) -> Result<(TcpListener, Edge), Error> {
     let bind = || {
@@ -111,77 +139,5 @@ fn edge(
         Ok((listener, port))
     };
     let (listener, port) = bind().map_err(|source| Error::Edge { port, source })?;
-    Ok((listener, Edge::new(machines, region.to_owned(), port)))
-}
-
-/// What a machine is made from.
-struct Making<'a> {
-    spec: &'a Spec,
-    app: &'a App,
-    name: &'a str,
-    config: &'a Arc<FlyToml>,
-    keys: &'a Generated,
-    subnet: &'a Subnet,
-}
-
-impl Making<'_> {
-    fn machine(
-        &self,
-        layout: &mut Layout,
-        region: &str,
-        number: usize,
-        address: Ipv4Addr,
-    ) -> Result<Machine, Error> {
-        let id = layout.id(self.name, region, number);
-        let directory = layout.machine(&id);
-        let mut volumes = Vec::new();
-        for mount in &self.config.mounts {
-            let owner = format!("{region}-{number}");
-            let path = layout.volume(self.name, &mount.source, &owner)?;
-            volumes.push((mount.destination.clone(), path));
-        }
-        let local = |path: &str| self.spec.workdir.join(Path::new(path));
-        let files =
-            self.config.files.iter().filter_map(|file| {
-                Some((file.guest_path.clone(), local(file.local_path.as_deref()?)))
-            });
-        let mut secrets =
-            BTreeMap::from([("SKEIN_MESH_PEERS".to_owned(), self.keys.peers.clone())]);
-        if let Some(key) = self.keys.secrets.get(&self.app.role) {
-            secrets.insert("SKEIN_MESH_KEY".to_owned(), key.expose().to_owned());
-        }
-        secrets.extend(self.app.secrets.clone());
-        let intervals = self.spec.intervals.variables().collect();
-        let env = environment::of(&environment::Inputs {
-            app: self.name,
-            id: &id,
-            region,
-            address,
-            dns: &self.subnet.dns(),
-            config: self.config,
-            directory: &directory,
-            volumes: &volumes,
-            overrides: &[&intervals, &self.spec.env, &self.app.env],
-            secrets: &secrets,
-        });
-        let program = self.app.program.canonicalize();
-        Ok(Machine {
-            app: self.name.to_owned(),
-            region: region.to_owned(),
-            address,
-            program: program.map_err(Error::io("open", &self.app.program))?,
-            config: Arc::clone(self.config),
-            files: files.collect(),
-            env,
-            log: layout.log(self.name, &id),
-            kill_timeout: self.spec.intervals.kill_timeout.unwrap_or(self.config.kill_timeout),
-            status: watch::Sender::new(Status::default()),
-            order: watch::Sender::new(Order::Run),
-            verb: Mutex::new(()),
-            load: Arc::default(),
-            id,
-            directory,
-            volumes,
-        })
-    }
+    Ok((listener, Edge::new(Arc::clone(fleet), app.to_owned(), region.to_owned(), port)))
 }

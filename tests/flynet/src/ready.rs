@@ -27,7 +27,7 @@ pub(crate) async fn wait(machine: &Machine, patience: Duration) -> Result<(), Er
         let mut every = time::interval(EVERY);
         loop {
             every.tick().await;
-            if time::timeout(ONE_TRY, ask(address, path)).await == Ok(Some(200)) {
+            if time::timeout(ONE_TRY, ask(address, &path)).await == Ok(Some(200)) {
                 return Ok(());
             }
             let (state, starts) = {

@@ -33,6 +33,8 @@ pub struct App {
     pub program: PathBuf,
     /// Region and number of machines; listed twice, a region gets the sum.
     pub placement: Vec<(String, usize)>,
+    /// Machines that exist besides and are stopped until somebody starts them.
+    pub stopped: Vec<(String, usize)>,
     /// Variables of this app, above those of the whole network.
     pub env: BTreeMap<String, String>,
     /// As `fly secrets`: above everything, and never shown.
@@ -57,6 +59,7 @@ impl Spec {
             config: workdir.join("fly").join(format!("{role}.toml")),
             program: programs.join(role),
             placement: vec![("iad".to_owned(), 1)],
+            stopped: Vec::new(),
             env: BTreeMap::new(),
             secrets: BTreeMap::new(),
         };

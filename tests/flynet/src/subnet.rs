@@ -19,9 +19,15 @@ use std::{
 const LOCK: u16 = 10053;
 const TRIES: usize = 64;
 
-pub(crate) struct Subnet {
+/// 127.X.Y.0/24.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Block {
     x: u8,
     y: u8,
+}
+
+pub(crate) struct Subnet {
+    pub(crate) block: Block,
     pub(crate) dns_tcp: TcpListener,
     pub(crate) dns_udp: UdpSocket,
 }
@@ -52,18 +58,20 @@ impl Subnet {
                     });
                 }
             }
-            return Ok(Self { x, y, dns_tcp, dns_udp });
+            return Ok(Self { block: Block { x, y }, dns_tcp, dns_udp });
         }
         Err(Error::NoNetwork(last))
     }
+}
 
+impl Block {
     /// The address of machine `number`, counted from 0.
-    pub(crate) fn machine(&self, number: usize) -> Option<Ipv4Addr> {
+    pub(crate) fn machine(self, number: usize) -> Option<Ipv4Addr> {
         let host = u8::try_from(number + 2).ok().filter(|host| *host < 255)?;
         Some(Ipv4Addr::new(127, self.x, self.y, host))
     }
 
-    pub(crate) fn dns(&self) -> String {
+    pub(crate) fn dns(self) -> String {
         format!("127.{}.{}.1:{LOCK}", self.x, self.y)
     }
 }
@@ -75,8 +83,8 @@ mod tests {
     #[test]
     fn two_networks_have_different_subnets() {
         let (one, two) = (Subnet::claim(&[]).unwrap(), Subnet::claim(&[]).unwrap());
-        assert_ne!(one.dns(), two.dns());
-        assert!(TcpListener::bind(one.dns()).is_err(), "the lock is held");
+        assert_ne!(one.block.dns(), two.block.dns());
+        assert!(TcpListener::bind(one.block.dns()).is_err(), "the lock is held");
     }
 
     #[test]
@@ -89,7 +97,7 @@ mod tests {
 
     #[test]
     fn machines_stay_inside_the_subnet() {
-        let net = Subnet::claim(&[]).unwrap();
+        let net = Subnet::claim(&[]).unwrap().block;
         assert!(net.machine(0).unwrap().octets()[3] == 2);
         assert!(net.machine(252).is_some() && net.machine(253).is_none());
     }

@@ -44,7 +44,7 @@ pub(crate) async fn run(machine: Arc<Machine>) {
             Err(error) => note(&machine, &error.to_string(), false),
         };
         let ordered = *machine.order.borrow() != Order::Run;
-        let again = match machine.config.restart {
+        let again = match machine.release().config.restart {
             Restart::Always => true,
             Restart::OnFailure => !exit.clean && restarts < RESTARTS,
             Restart::Never => false,
@@ -76,15 +76,16 @@ struct Exit {
 
 fn start(machine: &Machine) -> Result<Child, Error> {
     layout::wipe(machine)?;
+    let release = machine.release();
     let log = OpenOptions::new().create(true).append(true).open(&machine.log);
     let log = log.map_err(Error::io("open", &machine.log))?;
     let errors = log.try_clone().map_err(Error::io("open", &machine.log))?;
     let child = Command::new("setpriv")
         .args(["--pdeathsig", "KILL", "--", "sh", "-c", GUARD, "sh"])
         .arg(std::process::id().to_string())
-        .arg(&machine.program)
+        .arg(&release.program)
         .env_clear()
-        .envs(&machine.env)
+        .envs(&release.env)
         .current_dir(&machine.directory)
         .stdin(Stdio::null())
         .stdout(log)
@@ -92,7 +93,7 @@ fn start(machine: &Machine) -> Result<Child, Error> {
         .process_group(0)
         .kill_on_drop(true)
         .spawn()
-        .map_err(Error::io("start (is setpriv, of util-linux, installed?)", &machine.program))?;
+        .map_err(Error::io("start (is setpriv, of util-linux, installed?)", &release.program))?;
     machine.status.send_modify(|status| {
         status.pid = child.id();
         status.starts += 1;
@@ -111,11 +112,12 @@ async fn until_exit(machine: &Machine, mut child: Child) -> Exit {
         Err(outcome) => outcome,
         Ok(told) => {
             if !matches!(told, Ok(Order::Kill)) {
-                tell(pid, machine.config.kill_signal);
+                let release = machine.release();
+                tell(pid, release.config.kill_signal);
                 let killed = order.wait_for(|order| *order == Order::Kill);
                 tokio::select! {
                     _ = child.wait() => {}
-                    _ = tokio::time::timeout(machine.kill_timeout, killed) => {}
+                    _ = tokio::time::timeout(release.kill_timeout, killed) => {}
                 }
             }
             kill_all(pid);

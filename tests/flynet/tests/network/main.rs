@@ -7,6 +7,7 @@ mod edge;
 mod isolation;
 mod lifecycle;
 mod names;
+mod scaling;
 
 use bytes::Bytes;
 use flynet::{App, Flynet, Intervals, Listed, Spec};
@@ -74,6 +75,7 @@ fn spec(root: &Path) -> Spec {
             config: path,
             program: PathBuf::from(ECHO),
             placement: vec![("iad".to_owned(), 1)],
+            stopped: vec![],
             env: [].into(),
             secrets: [].into(),
         }

@@ -1,0 +1,58 @@
+//! `fly scale count`: more or fewer machines of an app in a region.
+//!
+//! Invariants:
+//! - New machines run what was last deployed; their ids are new.
+//! - The last made go first. A destroyed machine leaves every list before it is
+//!   told to go; its volume is kept and belongs to nobody.
+
+use crate::{
+    error::Error,
+    lifecycle,
+    machine::{Machine, Order},
+    network::Shared,
+};
+use std::{fs, sync::Arc};
+
+impl Shared {
+    /// The ids of the machines made or destroyed.
+    pub(crate) async fn scale(
+        &self,
+        target: &str,
+        region: &str,
+        count: usize,
+    ) -> Result<Vec<String>, Error> {
+        let app = self.maker().app(target)?.clone();
+        let _one = self.changing.lock().await;
+        let mut there = self.fleet.of(&app.name);
+        there.retain(|machine| machine.region == region);
+        there.sort_by_key(|machine| machine.number);
+        let surplus = there.split_off(count.min(there.len()));
+        let mut changed: Vec<_> = surplus.iter().map(|machine| machine.id.clone()).collect();
+        let gone = surplus.iter().map(|machine| self.destroy(machine));
+        futures_util::future::try_join_all(gone).await?;
+        for _ in there.len()..count {
+            let machine = {
+                let mut maker = self.maker();
+                let machine = maker.machine(&app, region, &self.fleet.all())?;
+                maker.layout.save()?;
+                Arc::new(machine)
+            };
+            self.fleet.add(Arc::clone(&machine));
+            lifecycle::start(&machine).await;
+            changed.push(machine.id.clone());
+        }
+        Ok(changed)
+    }
+
+    async fn destroy(&self, machine: &Arc<Machine>) -> Result<(), Error> {
+        self.fleet.remove(&machine.id);
+        lifecycle::stop(machine, Order::Stop).await;
+        let mut maker = self.maker();
+        maker.layout.forget(&machine.app, &machine.region, machine.number);
+        maker.layout.save()?;
+        fs::remove_dir_all(&machine.directory).or_else(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => Ok(()), // it has never been started
+            _ => Err(Error::io("remove", &machine.directory)(error)),
+        })
+    }
+}
