@@ -21,6 +21,9 @@ pub enum Verb {
     Start,
     Stop,
     Kill,
+    Freeze,
+    Thaw,
+    Suspend,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -39,6 +39,12 @@ pub enum Error {
     NotReady { app: String, machine: String, seconds: u64, log: String },
     #[error("{app} {machine} ended before it was ready{log}")]
     Died { app: String, machine: String, log: String },
+    #[error("{app} {machine} has no process; `flynet start {machine}` starts it")]
+    NotRunning { app: String, machine: String },
+    #[error("the deploy of {app} stopped at {machine} ({updated} of {total} updated): {why}{log}")]
+    Deploy { app: String, machine: String, updated: usize, total: usize, why: String, log: String },
+    #[error("{app}: a deploy cannot change [[mounts]]; a machine keeps its volumes for life")]
+    Mounts { app: String },
     #[error("the network's thread ended: {0}")]
     Thread(String),
 }

@@ -4,6 +4,14 @@
 //! - A file with a key that Fly does not know is refused, every such key named.
 //! - What flynet does not emulate is refused, never silently different from Fly.
 
+mod checks;
+mod deploy;
+
+pub use checks::{Check, Probe};
+pub use deploy::{DeployTable, Strategy};
+
+pub(crate) use deploy::pool;
+
 use crate::{error::Error, schema};
 use nix::sys::signal::Signal;
 use serde::Deserialize;
@@ -11,6 +19,7 @@ use std::{collections::BTreeMap, fs, path::Path, str::FromStr as _, time::Durati
 
 /// Fly's own defaults; `fly/*.toml` sets better ones.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+const RETRIES: usize = 10;
 
 #[derive(Clone, Debug)]
 pub struct FlyToml {
@@ -22,9 +31,14 @@ pub struct FlyToml {
     pub http_service: Option<HttpService>,
     /// Port and path of the HTTP check that says "ready".
     pub ready: Option<(u16, String)>,
+    /// Of services and of `[checks]`.
+    pub checks: Vec<Check>,
+    pub deploy: DeployTable,
     pub mounts: Vec<Mount>,
     pub files: Vec<File>,
     pub restart: Restart,
+    /// Restarts of `on-failure` in one window.
+    pub retries: usize,
     pub memory_mb: u32,
 }
 
@@ -33,6 +47,8 @@ pub struct HttpService {
     pub internal_port: u16,
     #[serde(default)]
     pub http_options: HttpOptions,
+    #[serde(default)]
+    checks: Vec<checks::Raw>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -41,7 +57,7 @@ pub struct HttpOptions {
     pub h2_backend: bool,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Mount {
     pub source: String,
     pub destination: String,
@@ -73,7 +89,9 @@ struct Raw {
     services: Option<toml::Value>,
     processes: Option<toml::Value>,
     #[serde(default)]
-    checks: BTreeMap<String, Check>,
+    checks: BTreeMap<String, checks::Raw>,
+    #[serde(default)]
+    deploy: deploy::Raw,
     #[serde(default)]
     mounts: Vec<Mount>,
     #[serde(default)]
@@ -85,16 +103,9 @@ struct Raw {
 }
 
 #[derive(Deserialize)]
-struct Check {
-    #[serde(rename = "type")]
-    kind: String,
-    port: Option<u16>,
-    path: Option<String>,
-}
-
-#[derive(Deserialize)]
 struct RestartTable {
     policy: Restart,
+    retries: Option<usize>,
 }
 
 #[derive(Deserialize)]
@@ -152,9 +163,17 @@ impl Raw {
             }),
         };
         let public = self.http_service.as_ref().map(|service| service.internal_port);
-        let checked = self.checks.values().filter(|check| check.kind == "http").find_map(|check| {
-            Some((check.port.or(public)?, check.path.clone().unwrap_or_else(|| "/".to_owned())))
+        let mut found = checks::top_level(&self.checks, public, complaints);
+        let ready = found.iter().find_map(|check| match &check.probe {
+            Probe::Http { path, .. } => Some((check.port, path.clone())),
+            Probe::Tcp => None,
         });
+        if let Some(service) = &self.http_service {
+            let what = (service.internal_port, true);
+            let path = "http_service.checks";
+            found.extend(checks::of_service(&service.checks, path, what, complaints));
+        }
+        let restart = self.restart.first();
         let memory = self.vm.first().and_then(|vm| vm.memory.as_ref());
         FlyToml {
             app: self.app,
@@ -162,27 +181,40 @@ impl Raw {
             kill_signal,
             kill_timeout,
             env: self.env,
-            ready: checked.or_else(|| public.map(|port| (port, "/readyz".to_owned()))),
+            ready: ready.or_else(|| public.map(|port| (port, "/readyz".to_owned()))),
             http_service: self.http_service,
             mounts: self.mounts,
             files: self.files,
-            restart: self.restart.first().map_or(Restart::OnFailure, |table| table.policy),
+            restart: restart.map_or(Restart::OnFailure, |table| table.policy),
+            retries: restart.and_then(|table| table.retries).unwrap_or(RETRIES),
+            checks: found,
+            deploy: self.deploy.check(complaints),
             memory_mb: memory.and_then(megabytes).unwrap_or(256),
         }
     }
 }
 
+/// `"500ms"`, `"10s"`, `"5m"`.
+fn span(text: &str) -> Option<Duration> {
+    let at = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(at);
+    let number: u64 = number.parse().ok()?;
+    match unit {
+        "ms" => Some(Duration::from_millis(number)),
+        "s" => Some(Duration::from_secs(number)),
+        "m" => Some(Duration::from_secs(number.checked_mul(60)?)),
+        _ => None,
+    }
+}
+
 /// `"35s"`, `"2m"` or an integer of seconds, within Fly's maximum.
 fn seconds(value: &toml::Value) -> Option<Duration> {
-    let seconds = match value {
-        toml::Value::Integer(seconds) => u64::try_from(*seconds).ok()?,
-        toml::Value::String(text) => match text.strip_suffix('m') {
-            Some(minutes) => minutes.parse::<u64>().ok()?.checked_mul(60)?,
-            None => text.strip_suffix('s')?.parse().ok()?,
-        },
+    let span = match value {
+        toml::Value::Integer(seconds) => Duration::from_secs(u64::try_from(*seconds).ok()?),
+        toml::Value::String(text) => span(text)?,
         _ => return None,
     };
-    (seconds <= 300).then(|| Duration::from_secs(seconds))
+    (span <= Duration::from_secs(300)).then_some(span)
 }
 
 fn megabytes(value: &toml::Value) -> Option<u32> {
@@ -205,7 +237,9 @@ mod tests {
         let file = FlyToml::parse("app='a'\nprimary_region='iad'").unwrap();
         assert_eq!(file.kill_signal, Signal::SIGINT);
         assert_eq!(file.kill_timeout, Duration::from_secs(5));
-        assert_eq!(file.restart, Restart::OnFailure);
+        assert_eq!((file.restart, file.retries), (Restart::OnFailure, 10));
+        assert_eq!(file.deploy.strategy, Strategy::Rolling);
+        assert_eq!(file.deploy.wait_timeout, Duration::from_secs(300));
         assert_eq!(file.memory_mb, 256);
     }
 
@@ -215,6 +249,31 @@ mod tests {
                     typo=1\n[env]\nFLY_X='1'\n[[services]]\nprotocol='tcp'";
         let found = FlyToml::parse(text).unwrap_err().join("\n");
         for part in ["kill_signal", "kill_timeout", "typo", "env.FLY_X", "services"] {
+            assert!(found.contains(part), "{part} in {found}");
+        }
+    }
+
+    #[test]
+    fn checks_keep_flys_bounds_and_units() {
+        let file = FlyToml::parse(
+            "app='a'\nprimary_region='iad'\n[http_service]\ninternal_port=8080\n\
+             [[http_service.checks]]\npath='/healthz'\ninterval='5m'\ntimeout='2s'\n\
+             [checks.up]\ntype='tcp'\ninterval='3s'",
+        )
+        .unwrap();
+        let (up, service) = (&file.checks[0], &file.checks[1]);
+        assert_eq!((up.port, up.service, &up.probe), (8080, false, &Probe::Tcp));
+        assert!(service.service && service.interval == Duration::from_secs(60), "clamped");
+        let found = FlyToml::parse(
+            "app='a'\nprimary_region='iad'\n[deploy]\nstrategy='canary'\n\
+             [checks.a]\ntype='grpc'\nport=1\n[checks.b]\ntype='tcp'\n\
+             [checks.c]\ntype='tcp'\nport=1\ninterval='1s'\ntimeout='61s'\n\
+             [checks.d]\ntype='tcp'\nport=1\ninterval=10000",
+        );
+        let found = found.unwrap_err().join("\n");
+        for part in
+            ["checks.a.type", "checks.b.port", "c.interval", "c.timeout", "d.interval", "canary"]
+        {
             assert!(found.contains(part), "{part} in {found}");
         }
     }

@@ -19,12 +19,15 @@
 //! # Ok(()) }
 //! ```
 
+mod checks;
 pub mod control;
+mod deploy;
 pub mod dns;
 mod dns_server;
 mod edge;
 mod environment;
 mod error;
+mod events;
 mod fleet;
 pub mod fly_toml;
 mod layout;
@@ -32,15 +35,22 @@ mod lifecycle;
 mod machine;
 mod maker;
 pub mod network;
+mod pace;
 mod plan;
+mod process;
 mod ready;
+mod restart;
 mod scale;
 pub mod schema;
 pub mod spec;
 mod subnet;
 mod supervise;
 
+pub use checks::{Checked, Verdict};
+pub use deploy::Deploy;
 pub use error::Error;
+pub use events::{Event, Running, Timeline, What};
+pub use fly_toml::Strategy;
 pub use machine::{Listed, State};
 pub use network::Flynet;
 pub use spec::{App, Intervals, ROLES, Spec};

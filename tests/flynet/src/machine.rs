@@ -1,6 +1,12 @@
 //! One machine: what it is, and what it is doing.
 
-use crate::{fly_toml::FlyToml, maker::Place};
+use crate::{
+    checks::{Checked, Verdict},
+    events::{Event, Events, What},
+    fly_toml::FlyToml,
+    maker::Place,
+    pace::Pace,
+};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -14,7 +20,10 @@ use std::{
     },
     time::Duration,
 };
-use tokio::sync::{Mutex, watch};
+use tokio::{
+    sync::{Mutex, watch},
+    time::Instant,
+};
 
 /// One machine of the network.
 pub(crate) struct Machine {
@@ -25,6 +34,10 @@ pub(crate) struct Machine {
     pub(crate) order: watch::Sender<Order>,
     /// Key and value, seen in DNS and by the Machines API.
     pub(crate) metadata: watch::Sender<BTreeMap<String, String>>,
+    /// What the checks of its release said last.
+    pub(crate) checks: watch::Sender<Vec<Checked>>,
+    pub(crate) pace: Pace,
+    events: Arc<Events>,
     /// One verb at a time.
     pub(crate) verb: Mutex<()>,
     /// Requests that the edge has with it.
@@ -55,6 +68,10 @@ impl Deref for Machine {
 pub(crate) struct Status {
     pub(crate) state: State,
     pub(crate) pid: Option<u32>,
+    /// Held by SIGSTOP, which Fly knows nothing of.
+    pub(crate) frozen: bool,
+    /// Taken out of the proxy's choice by hand.
+    pub(crate) cordoned: bool,
     pub(crate) starts: u32,
     /// How the last process ended.
     pub(crate) exit: Option<String>,
@@ -69,6 +86,8 @@ pub enum State {
     Started,
     /// Told to go; DNS no longer lists it.
     Stopping,
+    /// Held with its memory; DNS does not list it.
+    Suspended,
 }
 
 /// What the machine's supervisor shall bring about.
@@ -92,21 +111,36 @@ pub struct Listed {
     pub last_exit: Option<String>,
     /// Changes with each deploy.
     pub version: String,
+    /// Held by `freeze`; Fly would still call it started.
+    pub frozen: bool,
+    pub checks: Vec<Checked>,
 }
 
 impl Machine {
     /// Stopped, with nothing of it running.
-    pub(crate) fn new(place: Place, release: Release) -> Self {
-        let group = ("fly_process_group".to_owned(), "app".to_owned());
-        Self {
+    pub(crate) fn new(place: Place, release: Release, pace: Pace, events: Arc<Events>) -> Self {
+        let own = [("fly_process_group", "app"), ("fly_platform_version", "v2")];
+        let own = own.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let machine = Self {
             place,
             release: watch::Sender::new(Arc::new(release)),
             status: watch::Sender::new(Status::default()),
             order: watch::Sender::new(Order::Run),
-            metadata: watch::Sender::new(BTreeMap::from([group])),
+            metadata: watch::Sender::new(BTreeMap::from(own)),
+            checks: watch::Sender::default(),
+            pace,
+            events,
             verb: Mutex::new(()),
             load: Arc::default(),
-        }
+        };
+        machine.note(What::Created);
+        machine
+    }
+
+    pub(crate) fn note(&self, what: What) {
+        let (machine, app) = (self.id.clone(), self.app.clone());
+        let region = self.region.clone();
+        self.events.add(Event { at: Instant::now(), machine, app, region, what });
     }
 
     pub(crate) fn release(&self) -> Arc<Release> {
@@ -121,9 +155,15 @@ impl Machine {
         self.load.load(Ordering::Relaxed)
     }
 
-    /// Whether the proxy may send it anything.
+    /// Whether the proxy may send it anything: started, not cordoned, and no check
+    /// of a service fails. One that was not asked yet does not count against it.
     pub(crate) fn routable(&self) -> bool {
-        self.state() == State::Started
+        let (state, cordoned) = {
+            let status = self.status.borrow();
+            (status.state, status.cordoned)
+        };
+        let failing = |c: &Checked| c.service && c.status == Verdict::Critical;
+        state == State::Started && !cordoned && !self.checks.borrow().iter().any(failing)
     }
 
     /// Where its readiness is asked for.
@@ -144,6 +184,8 @@ impl Machine {
             starts: status.starts,
             last_exit: status.exit.clone(),
             version: self.release().version.clone(),
+            frozen: status.frozen,
+            checks: self.checks.borrow().clone(),
         }
     }
 }
@@ -154,6 +196,7 @@ impl fmt::Display for State {
             Self::Stopped => "stopped",
             Self::Started => "started",
             Self::Stopping => "stopping",
+            Self::Suspended => "suspended",
         })
     }
 }

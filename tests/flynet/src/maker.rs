@@ -9,11 +9,13 @@
 use crate::{
     environment,
     error::Error,
+    events::Events,
     fleet::is_app,
     fly_toml::FlyToml,
     layout::Layout,
     machine::{Machine, Release},
-    spec::{App, Spec},
+    pace::Pace,
+    spec::{App, Intervals, Spec},
     subnet::Block,
 };
 use mesh::keys::Generated;
@@ -30,6 +32,8 @@ pub(crate) struct Deployed {
     pub(crate) name: String,
     pub(crate) app: App,
     pub(crate) config: Arc<FlyToml>,
+    /// How often it has been deployed, `fly_release_version`.
+    pub(crate) number: u32,
 }
 
 pub(crate) struct Maker {
@@ -37,6 +41,7 @@ pub(crate) struct Maker {
     pub(crate) apps: Vec<Deployed>,
     pub(crate) keys: Arc<Generated>,
     pub(crate) layout: Layout,
+    pub(crate) events: Arc<Events>,
     pub(crate) dns: String,
     pub(crate) block: Block,
     /// Addresses given so far, in the order of [`Block::machine`].
@@ -47,6 +52,13 @@ impl Maker {
     pub(crate) fn app(&self, target: &str) -> Result<&Deployed, Error> {
         let found = self.apps.iter().find(|app| is_app(&app.name, target));
         found.ok_or_else(|| Error::NoSuch(target.to_owned()))
+    }
+
+    /// From now on machines are made of this.
+    pub(crate) fn deployed(&mut self, new: Deployed) {
+        if let Some(app) = self.apps.iter_mut().find(|app| app.name == new.name) {
+            *app = new;
+        }
     }
 
     /// A stopped machine of `app`; `others` are those that exist.
@@ -77,7 +89,13 @@ impl Maker {
             id,
         };
         let release = self.release(app, &place)?;
-        Ok(Machine::new(place, release))
+        let Intervals { boot, speed, .. } = self.spec.intervals;
+        let pace = Pace { speed: speed.unwrap_or(1), boot: boot.unwrap_or_default() };
+        let machine = Machine::new(place, release, pace, Arc::clone(&self.events));
+        machine.metadata.send_modify(|metadata| {
+            metadata.insert("fly_release_version".to_owned(), app.number.to_string());
+        });
+        Ok(machine)
     }
 
     /// What a machine at `place` runs from its next start on.

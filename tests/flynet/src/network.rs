@@ -6,8 +6,11 @@
 //! - Dropping it stops every machine, politely and then not, before it returns.
 
 use crate::{
-    control, dns, dns_server,
+    control::{self, Verb},
+    deploy::Deploy,
+    dns, dns_server,
     error::Error,
+    events::{Event, Events, Timeline},
     fleet::Fleet,
     lifecycle,
     machine::{Listed, Machine, Order, State},
@@ -18,6 +21,7 @@ use crate::{
 };
 use mesh::keys::Generated;
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -45,8 +49,9 @@ pub(crate) struct Shared {
     pub(crate) socket: PathBuf,
     /// Makes machines; its layout holds the root's lock.
     pub(crate) maker: Mutex<Maker>,
-    /// One deploy or scaling at a time.
-    pub(crate) changing: tokio::sync::Mutex<()>,
+    pub(crate) events: Arc<Events>,
+    /// One deploy or scaling of an app at a time.
+    pub(crate) changing: BTreeMap<String, tokio::sync::Mutex<()>>,
 }
 
 impl Flynet {
@@ -114,17 +119,57 @@ impl Flynet {
 
     /// Starts what is stopped; `target`: a machine id, an app, or a role.
     pub async fn start_machines(&self, target: &str) -> Result<Vec<String>, Error> {
-        self.verb(target, control::Verb::Start).await
+        self.verb(target, Verb::Start).await
     }
 
     /// As Fly stops a machine: the kill signal, then SIGKILL after the kill timeout.
     pub async fn stop_machines(&self, target: &str) -> Result<Vec<String>, Error> {
-        self.verb(target, control::Verb::Stop).await
+        self.verb(target, Verb::Stop).await
     }
 
     /// SIGKILL at once; stays stopped.
     pub async fn kill_machines(&self, target: &str) -> Result<Vec<String>, Error> {
-        self.verb(target, control::Verb::Kill).await
+        self.verb(target, Verb::Kill).await
+    }
+
+    /// SIGSTOP: sockets stay open and nobody answers; Fly does not notice.
+    pub async fn freeze(&self, target: &str) -> Result<Vec<String>, Error> {
+        self.verb(target, Verb::Freeze).await
+    }
+
+    /// SIGCONT after [`Flynet::freeze`].
+    pub async fn thaw(&self, target: &str) -> Result<Vec<String>, Error> {
+        self.verb(target, Verb::Thaw).await
+    }
+
+    /// Out of DNS and held with its memory; a start resumes it.
+    pub async fn suspend(&self, target: &str) -> Result<Vec<String>, Error> {
+        self.verb(target, Verb::Suspend).await
+    }
+
+    /// As `fly deploy`, in place; `target`: an app, a role, or one machine.
+    pub async fn deploy(&self, target: &str, change: Deploy) -> Result<Vec<String>, Error> {
+        let (shared, target) = (Arc::clone(&self.shared), target.to_owned());
+        self.on_thread(async move { shared.deploy(&target, change).await }).await
+    }
+
+    /// As `fly secrets set`: a deploy of new secrets.
+    pub async fn set_secrets(
+        &self,
+        target: &str,
+        secrets: BTreeMap<String, String>,
+    ) -> Result<Vec<String>, Error> {
+        self.deploy(target, Deploy { secrets, ..Deploy::default() }).await
+    }
+
+    /// What has happened to the machines so far.
+    pub fn events(&self) -> Vec<Event> {
+        self.shared.events.all()
+    }
+
+    /// How many machines ran, and when that changed; prints as a table.
+    pub fn machines_over_time(&self) -> Timeline {
+        Timeline::of(&self.shared.events.timed())
     }
 
     /// As `fly scale count`: makes or destroys machines of an app in a region until
@@ -169,7 +214,7 @@ impl Flynet {
         let _ended = tokio::task::spawn_blocking(move || thread.join()).await;
     }
 
-    async fn verb(&self, target: &str, verb: control::Verb) -> Result<Vec<String>, Error> {
+    async fn verb(&self, target: &str, verb: Verb) -> Result<Vec<String>, Error> {
         let shared = Arc::clone(&self.shared);
         let target = target.to_owned();
         self.on_thread(async move { shared.act(verb, &target).await }).await
@@ -202,15 +247,25 @@ impl Shared {
         self.fleet.all().iter().map(|machine| machine.listed()).collect()
     }
 
+    pub(crate) fn one_change(&self, app: &str) -> Result<&tokio::sync::Mutex<()>, Error> {
+        self.changing.get(app).ok_or_else(|| Error::NoSuch(app.to_owned()))
+    }
+
     /// The ids of the machines it was done to.
-    pub(crate) async fn act(&self, verb: control::Verb, to: &str) -> Result<Vec<String>, Error> {
+    pub(crate) async fn act(&self, verb: Verb, to: &str) -> Result<Vec<String>, Error> {
         let machines = self.fleet.find(to)?;
-        let acts = machines.iter().map(async |machine| match verb {
-            control::Verb::Start => lifecycle::start(machine).await,
-            control::Verb::Stop => lifecycle::stop(machine, Order::Stop).await,
-            control::Verb::Kill => lifecycle::stop(machine, Order::Kill).await,
+        let acts = machines.iter().map(async |machine| {
+            match verb {
+                Verb::Freeze => return lifecycle::freeze(machine, true),
+                Verb::Thaw => return lifecycle::freeze(machine, false),
+                Verb::Start => lifecycle::start(machine).await,
+                Verb::Stop => lifecycle::stop(machine, Order::Stop).await,
+                Verb::Kill => lifecycle::stop(machine, Order::Kill).await,
+                Verb::Suspend => lifecycle::suspend(machine).await,
+            }
+            Ok(())
         });
-        futures_util::future::join_all(acts).await;
+        futures_util::future::try_join_all(acts).await?;
         Ok(machines.iter().map(|machine| machine.id.clone()).collect())
     }
 

@@ -6,6 +6,7 @@
 use crate::{
     edge::Edge,
     error::Error,
+    events::Events,
     fleet::Fleet,
     fly_toml::FlyToml,
     layout::Layout,
@@ -41,17 +42,19 @@ pub(crate) fn plan(spec: &Spec) -> Result<Plan, Error> {
         if !app.program.is_file() {
             return Err(Error::NoProgram { role: app.role.clone(), path: app.program.clone() });
         }
-        apps.push(Deployed { name, app: app.clone(), config: Arc::new(config) });
+        apps.push(Deployed { name, app: app.clone(), config: Arc::new(config), number: 1 });
     }
     let subnet = Subnet::claim(&ports(apps.iter().map(|app| &*app.config)))?;
     let roles: Vec<_> = spec.apps.iter().map(|app| app.role.as_str()).collect();
     let keys = keys::generate(&roles).map_err(|error| Error::Keys(error.to_string()))?;
     let keys = Arc::new(keys);
+    let events = Arc::new(Events::new());
     let mut maker = Maker {
         spec: spec.clone(),
         apps: apps.clone(),
         keys: Arc::clone(&keys),
         layout: Layout::open(&spec.root)?,
+        events: Arc::clone(&events),
         dns: subnet.block.dns(),
         block: subnet.block,
         given: 0,
@@ -67,6 +70,7 @@ pub(crate) fn plan(spec: &Spec) -> Result<Plan, Error> {
         Some(app) => Some(edge(spec.edge_port, &fleet, &app.name, &region)?),
         None => None,
     };
+    let changing = apps.iter().map(|app| (app.name.clone(), tokio::sync::Mutex::new(()))).collect();
     let shared = Shared {
         fleet,
         apps: apps.into_iter().map(|app| app.name).collect(),
@@ -75,7 +79,8 @@ pub(crate) fn plan(spec: &Spec) -> Result<Plan, Error> {
         keys,
         socket: maker.layout.socket(),
         maker: Mutex::new(maker),
-        changing: tokio::sync::Mutex::new(()),
+        events,
+        changing,
     };
     Ok(Plan { shared: Arc::new(shared), subnet, edge, region, idle })
 }

@@ -5,15 +5,12 @@
 //! - A machine that keeps ending is reported at once, not at the deadline.
 
 use crate::{
+    checks,
     error::Error,
     machine::{Machine, State},
 };
-use std::{fs, net::SocketAddr, time::Duration};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-    time,
-};
+use std::{fs, time::Duration};
+use tokio::time;
 
 const EVERY: Duration = Duration::from_millis(10);
 const ONE_TRY: Duration = Duration::from_secs(2);
@@ -27,7 +24,8 @@ pub(crate) async fn wait(machine: &Machine, patience: Duration) -> Result<(), Er
         let mut every = time::interval(EVERY);
         loop {
             every.tick().await;
-            if time::timeout(ONE_TRY, ask(address, &path)).await == Ok(Some(200)) {
+            let asked = checks::status(address, "GET", &path, &[]);
+            if matches!(time::timeout(ONE_TRY, asked).await, Ok(Ok(200))) {
                 return Ok(());
             }
             let (state, starts) = {
@@ -53,17 +51,7 @@ pub(crate) async fn wait(machine: &Machine, patience: Duration) -> Result<(), Er
     })
 }
 
-/// The status of a plain GET, as Fly's own checks make it: HTTP/1, no redirects.
-async fn ask(address: SocketAddr, path: &str) -> Option<u16> {
-    let mut socket = TcpStream::connect(address).await.ok()?;
-    let get = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
-    socket.write_all(get.as_bytes()).await.ok()?;
-    let mut head = [0; 12]; // `HTTP/1.1 200`
-    socket.read_exact(&mut head).await.ok()?;
-    std::str::from_utf8(&head[9..]).ok()?.parse().ok()
-}
-
-fn end_of_log(machine: &Machine) -> String {
+pub(crate) fn end_of_log(machine: &Machine) -> String {
     let text = fs::read(&machine.log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<_> = text.lines().collect();

@@ -7,6 +7,7 @@
 
 use crate::{
     error::Error,
+    events::What,
     lifecycle,
     machine::{Machine, Order},
     network::Shared,
@@ -21,8 +22,9 @@ impl Shared {
         region: &str,
         count: usize,
     ) -> Result<Vec<String>, Error> {
-        let app = self.maker().app(target)?.clone();
-        let _one = self.changing.lock().await;
+        let name = self.maker().app(target)?.name.clone();
+        let _one = self.one_change(&name)?.lock().await;
+        let app = self.maker().app(&name)?.clone();
         let mut there = self.fleet.of(&app.name);
         there.retain(|machine| machine.region == region);
         there.sort_by_key(|machine| machine.number);
@@ -47,6 +49,7 @@ impl Shared {
     async fn destroy(&self, machine: &Arc<Machine>) -> Result<(), Error> {
         self.fleet.remove(&machine.id);
         lifecycle::stop(machine, Order::Stop).await;
+        machine.note(What::Destroyed);
         let mut maker = self.maker();
         maker.layout.forget(&machine.app, &machine.region, machine.number);
         maker.layout.save()?;

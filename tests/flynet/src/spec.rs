@@ -48,6 +48,11 @@ pub struct Intervals {
     pub notice: Option<Duration>,
     pub grace: Option<Duration>,
     pub kill_timeout: Option<Duration>,
+    /// How many times as fast as Fly its own clocks run: health checks, the wait
+    /// for a deployed machine, the window of the restart policy.
+    pub speed: Option<u32>,
+    /// Between a machine's `started`, when DNS lists it, and its program.
+    pub boot: Option<Duration>,
 }
 
 impl Spec {

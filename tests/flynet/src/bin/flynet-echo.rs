@@ -7,14 +7,18 @@
 use axum::{
     Router,
     body::{Body, Bytes},
-    extract::{Request, State},
+    extract::{Path as AxumPath, Request, State},
     response::{IntoResponse, Response},
     routing::{any, get},
 };
 use http::{HeaderMap, HeaderValue};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
-use std::{fmt::Write as _, fs, io, path::Path, sync::Arc, time::Duration};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+use std::{fmt::Write as _, fs, io, path::Path, time::Duration};
 use tokio::{net::TcpListener, sync::watch, time::Instant};
 use tokio_stream::{StreamExt as _, wrappers::IntervalStream};
 
@@ -23,6 +27,15 @@ struct Echo {
     /// Streams that are open now.
     open: watch::Sender<usize>,
     starts: String,
+    /// Not ready until it is well again.
+    sick: AtomicBool,
+}
+
+impl Echo {
+    fn sick(&self, sick: bool) -> &'static str {
+        self.sick.store(sick, Ordering::Relaxed);
+        if sick { "sick" } else { "well" }
+    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "a helper of the tests; reads its settings once")]
@@ -32,14 +45,22 @@ fn variable(name: &str, default: &str) -> String {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> io::Result<()> {
+    if variable("ECHO_BROKEN", "") == "1" {
+        return Err(io::Error::other("broken, as told"));
+    }
     let starts = [("here", "."), ("volume", &variable("DATA_DIR", "."))]
         .into_iter()
         .map(|(name, directory)| Ok(format!("{name}={}", count(Path::new(directory))?)))
         .collect::<io::Result<Vec<_>>>()?
         .join(" ");
     let boot = Duration::from_millis(variable("ECHO_BOOT_MS", "0").parse().unwrap_or_default());
-    let echo =
-        Arc::new(Echo { ready_at: Instant::now() + boot, open: watch::Sender::new(0), starts });
+    let sick = AtomicBool::new(false);
+    let echo = Arc::new(Echo {
+        ready_at: Instant::now() + boot,
+        open: watch::Sender::new(0),
+        starts,
+        sick,
+    });
     let app = Router::new()
         .route("/readyz", get(ready))
         .route("/starts", get(async |State(echo): State<Arc<Echo>>| echo.starts.clone()))
@@ -51,6 +72,9 @@ async fn main() -> io::Result<()> {
         .route("/files", get(async || files().map_err(|error| failed(&error))))
         .route("/ticks", get(ticks))
         .route("/crash", get(crash))
+        .route("/exit/{code}", get(exit))
+        .route("/sick", get(async |State(echo): State<Arc<Echo>>| echo.sick(true)))
+        .route("/well", get(async |State(echo): State<Arc<Echo>>| echo.sick(false)))
         .route("/echo", any(echoed))
         .with_state(echo);
     let host = variable("SKEIN_LISTEN__HOST", "127.0.0.1");
@@ -59,6 +83,12 @@ async fn main() -> io::Result<()> {
     println!("listening on {}", listener.local_addr()?);
     let stubborn = variable("ECHO_STUBBORN", "") == "1";
     axum::serve(listener, app).with_graceful_shutdown(told(stubborn)).await
+}
+
+/// Ends with this code, without a goodbye to anybody.
+#[expect(clippy::exit, reason = "what the tests ask for")]
+async fn exit(AxumPath(code): AxumPath<i32>) {
+    std::process::exit(code);
 }
 
 async fn crash() {
@@ -89,6 +119,9 @@ fn count(directory: &Path) -> io::Result<usize> {
 async fn ready(State(echo): State<Arc<Echo>>) -> Response {
     if Instant::now() < echo.ready_at {
         return (http::StatusCode::SERVICE_UNAVAILABLE, "booting").into_response();
+    }
+    if echo.sick.load(Ordering::Relaxed) {
+        return (http::StatusCode::SERVICE_UNAVAILABLE, "sick").into_response();
     }
     "ready".into_response()
 }

@@ -3,10 +3,14 @@
 #![expect(clippy::panic, reason = "a test that waited long enough has failed")]
 
 mod binary;
+mod deploys;
 mod edge;
+mod health;
+mod holds;
 mod isolation;
 mod lifecycle;
 mod names;
+mod policies;
 mod scaling;
 
 use bytes::Bytes;

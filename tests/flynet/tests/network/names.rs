@@ -9,7 +9,7 @@ use hickory_resolver::{
 };
 use std::net::{Ipv6Addr, SocketAddr};
 
-fn resolver(net: &Flynet) -> TokioResolver {
+pub(crate) fn resolver(net: &Flynet) -> TokioResolver {
     let server: SocketAddr = net.dns().parse().unwrap();
     let connection = |mut config: ConnectionConfig| {
         config.port = server.port();
@@ -28,7 +28,7 @@ fn resolver(net: &Flynet) -> TokioResolver {
         .unwrap()
 }
 
-async fn aaaa(resolver: &TokioResolver, name: &str) -> Vec<Ipv6Addr> {
+pub(crate) async fn aaaa(resolver: &TokioResolver, name: &str) -> Vec<Ipv6Addr> {
     let Ok(found) = resolver.ipv6_lookup(name).await else { return vec![] };
     found
         .answers()
