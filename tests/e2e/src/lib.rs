@@ -62,6 +62,7 @@ impl Mesh {
             notice: Some(Duration::from_millis(50)),
             grace: Some(Duration::from_secs(1)),
             kill_timeout: Some(Duration::from_secs(3)),
+            ..Intervals::default()
         };
         let secret = ("SKEIN_BOOTSTRAP_KEY".to_owned(), KEY.to_owned());
         spec.app_mut("gateway").unwrap().secrets.extend([secret]);
