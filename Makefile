@@ -3,6 +3,9 @@ SHELL := /bin/bash
 CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/skein
 MODELS ?= $(CACHE)/models
 SKEIN_PORT ?= 8080
+# MESH=regions: two regions, keys and runs in a Postgres that flynet starts in the first
+PLACES = $(if $(MESH),$(or $(PLACES_$(MESH)),$(error MESH=$(MESH): there is only MESH=regions)))
+PLACES_regions = --regions iad,nrt
 
 .PHONY: help demo up models build test check install image
 
@@ -12,8 +15,8 @@ help: ## what can be made
 demo: ## build, start four apps, ask questions of the docs in two languages, stop
 	@CACHE=$(CACHE) MODELS=$(MODELS) scripts/demo.sh
 
-up: build models ## run the mesh on 127.0.0.1:$SKEIN_PORT until Ctrl-C
-	@exec target/debug/flynet up --port $(SKEIN_PORT) --dev-key .skein/dev.key --models $(MODELS)
+up: build models ## run the mesh on 127.0.0.1:$SKEIN_PORT until Ctrl-C; MESH=regions: in iad and nrt
+	@exec target/debug/flynet up $(PLACES) --port $(SKEIN_PORT) --dev-key .skein/dev.key --models $(MODELS)
 
 models: ## fetch the embedded models into a cache
 	@scripts/fetch-models.sh $(MODELS)

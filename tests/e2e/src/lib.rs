@@ -8,6 +8,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed setup is a failed test")]
 
+pub mod caller;
 pub mod node;
 pub mod python;
 pub mod readme;

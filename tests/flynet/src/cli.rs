@@ -15,6 +15,7 @@ const EXAMPLES: &str = "\
 Examples:
   flynet up                                   one machine per app, edge on 127.0.0.1:8080
   flynet up --place router=iad:2,fra:1        three routers in two regions
+  flynet up --regions iad,nrt                 a gateway, a router and a model-proxy in each
   flynet up --dev-key .skein/dev.key          with an API key for the gateway
   flynet ps                                   from another terminal
   flynet kill router                          SIGKILL; stays stopped until `start`

@@ -33,6 +33,8 @@ pub enum Error {
     RootInUse(PathBuf),
     #[error("cannot make mesh keys: {0}")]
     Keys(String),
+    #[error("cannot run Postgres: {0}")]
+    Postgres(io::Error),
     #[error("no machine or app is called {0:?}; `flynet ps` lists them")]
     NoSuch(String),
     #[error("{app} {machine} is not ready after {seconds} s{log}")]

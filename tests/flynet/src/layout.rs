@@ -4,6 +4,7 @@
 //! <root>/machines.json               machine ids, the same in every run
 //! <root>/machines/<id>/              a machine's root file system: cwd, HOME, TMPDIR, [[files]]
 //! <root>/volumes/<app>/<source>-<n>/ a volume, of machine <n> alone
+//! <root>/postgres/                   the external Postgres and its data
 //! <root>/logs/<app>-<id>.log         stdout and stderr
 //! <root>/run/                        lock, control socket
 //! ```
@@ -87,6 +88,11 @@ impl Layout {
         let path = self.root.join("volumes").join(app).join(name);
         fs::create_dir_all(&path).map_err(Error::io("create", &path))?;
         Ok(path)
+    }
+
+    /// The directory of the external Postgres, and its log.
+    pub(crate) fn postgres(&self) -> (PathBuf, PathBuf) {
+        (self.root.join("postgres"), self.root.join("logs/postgres.log"))
     }
 
     pub(crate) fn socket(&self) -> PathBuf {

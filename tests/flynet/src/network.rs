@@ -3,7 +3,8 @@
 //! Invariants:
 //! - Everything runs on one thread of its own: a caller that blocks or pauses
 //!   its clock stops nothing, and the kernel ends the machines with that thread.
-//! - Dropping it stops every machine, politely and then not, before it returns.
+//! - Dropping it stops every machine, politely and then not, before it returns;
+//!   Postgres goes last.
 
 use crate::{
     control::{self, Verb},
@@ -57,7 +58,9 @@ pub(crate) struct Shared {
 impl Flynet {
     /// Starts every machine; they may still be booting when this returns.
     pub async fn start(spec: Spec) -> Result<Self, Error> {
-        let plan = plan::plan(&spec)?;
+        // Postgres may have to be fetched and made
+        let plan = tokio::task::spawn_blocking(move || plan::plan(&spec)).await;
+        let plan = plan.map_err(|error| Error::Thread(error.to_string()))??;
         let stop = CancellationToken::new();
         let (tell, told) = oneshot::channel();
         let (shared, idle) = (Arc::clone(&plan.shared), plan.idle.clone());
@@ -298,6 +301,7 @@ fn run(plan: Plan, tell: oneshot::Sender<Result<Handle, Error>>, stop: &Cancella
     let handle = runtime.handle().clone();
     runtime.block_on(async move {
         let shared = plan.shared;
+        let _until_the_end = plan.postgres;
         let look = {
             let shared = Arc::clone(&shared);
             Arc::new(move || shared.snapshot())

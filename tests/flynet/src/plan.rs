@@ -13,6 +13,7 @@ use crate::{
     machine::Machine,
     maker::{Deployed, Maker},
     network::Shared,
+    postgres::Postgres,
     spec::{App, Spec},
     subnet::Subnet,
 };
@@ -32,6 +33,7 @@ pub(crate) struct Plan {
     pub(crate) region: String,
     /// Ids of the machines that are not started.
     pub(crate) idle: BTreeSet<String>,
+    pub(crate) postgres: Option<Postgres>,
 }
 
 pub(crate) fn plan(spec: &Spec) -> Result<Plan, Error> {
@@ -49,12 +51,18 @@ pub(crate) fn plan(spec: &Spec) -> Result<Plan, Error> {
     let keys = keys::generate(&roles).map_err(|error| Error::Keys(error.to_string()))?;
     let keys = Arc::new(keys);
     let events = Arc::new(Events::new());
+    let layout = Layout::open(&spec.root)?;
+    let start = |wanted| Postgres::start(wanted, &layout, subnet.block.postgres());
+    let postgres = spec.postgres.as_ref().map(start).transpose()?;
+    for app in &mut apps {
+        postgres.iter().for_each(|postgres| postgres.attach(&mut app.app));
+    }
     let mut maker = Maker {
         spec: spec.clone(),
         apps: apps.clone(),
         keys: Arc::clone(&keys),
-        layout: Layout::open(&spec.root)?,
         events: Arc::clone(&events),
+        layout,
         dns: subnet.block.dns(),
         block: subnet.block,
         given: 0,
@@ -82,7 +90,7 @@ pub(crate) fn plan(spec: &Spec) -> Result<Plan, Error> {
         events,
         changing,
     };
-    Ok(Plan { shared: Arc::new(shared), subnet, edge, region, idle })
+    Ok(Plan { shared: Arc::new(shared), subnet, edge, region, idle, postgres })
 }
 
 /// Every machine, and the ids of those that shall exist without running.

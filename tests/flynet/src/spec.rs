@@ -23,6 +23,17 @@ pub struct Spec {
     pub intervals: Intervals,
     /// Variables of every machine, above `[env]`.
     pub env: BTreeMap<String, String>,
+    /// An external Postgres, if apps share one.
+    pub postgres: Option<Postgres>,
+}
+
+/// A server as Fly's Managed Postgres: of no app, in one region, its data below
+/// the root.
+#[derive(Clone, Debug)]
+pub struct Postgres {
+    pub region: String,
+    /// Roles that get its URL as the secret `DATABASE_URL`, as by `fly mpg attach`.
+    pub attached: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -76,7 +87,20 @@ impl Spec {
             edge_port: 0,
             intervals: Intervals::default(),
             env: BTreeMap::new(),
+            postgres: None,
         }
+    }
+
+    /// A gateway, a router and a model-proxy in each of `regions`; retrieval with
+    /// its volume, and Postgres for keys and runs, in the first.
+    pub fn across(&mut self, regions: &[String]) {
+        let Some(first) = regions.first() else { return };
+        for app in &mut self.apps {
+            let here = if app.role == "retrieval" { &regions[..1] } else { regions };
+            app.placement = here.iter().map(|region| (region.clone(), 1)).collect();
+        }
+        let attached = ["gateway", "router"].map(str::to_owned).to_vec();
+        self.postgres = Some(Postgres { region: first.clone(), attached });
     }
 
     pub fn app_mut(&mut self, role: &str) -> Option<&mut App> {

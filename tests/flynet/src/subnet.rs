@@ -12,11 +12,13 @@
 use crate::error::Error;
 use std::{
     io,
-    net::{Ipv4Addr, TcpListener, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
 };
 
 /// The DNS server's port, and the lock.
 const LOCK: u16 = 10053;
+/// Postgres's port; not its own 5432, where a developer's may listen.
+const POSTGRES: u16 = 15432;
 const TRIES: usize = 64;
 
 /// 127.X.Y.0/24.
@@ -69,6 +71,11 @@ impl Block {
     pub(crate) fn machine(self, number: usize) -> Option<Ipv4Addr> {
         let host = u8::try_from(number + 2).ok().filter(|host| *host < 255)?;
         Some(Ipv4Addr::new(127, self.x, self.y, host))
+    }
+
+    /// Where Postgres listens, if there is one: an address of no machine.
+    pub(crate) fn postgres(self) -> SocketAddr {
+        SocketAddr::from(([127, self.x, self.y, 1], POSTGRES))
     }
 
     pub(crate) fn dns(self) -> String {

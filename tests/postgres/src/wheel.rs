@@ -85,7 +85,7 @@ fn cache() -> Result<PathBuf> {
     Ok(folder)
 }
 
-fn is_open(folder: &Path) -> Result<bool> {
+pub(crate) fn is_open(folder: &Path) -> Result<bool> {
     for part in folder.ancestors() {
         if fs::metadata(part)?.permissions().mode() & 0o001 == 0 {
             return Ok(false);

@@ -45,6 +45,10 @@ pub(crate) struct Up {
     /// Port of the public edge on 127.0.0.1; 0: any free one
     #[arg(long, env = "SKEIN_PORT", default_value_t = 8080)]
     port: u16,
+    /// Regions with a gateway, a router and a model-proxy each; retrieval, and a
+    /// Postgres that all share, in the first [default: one machine per app in iad]
+    #[arg(long, value_name = "REGION,…", value_delimiter = ',')]
+    regions: Vec<String>,
     /// Where an app's machines run [default: one in iad]
     #[arg(long, value_name = "ROLE=REGION[:N],…")]
     place: Vec<String>,
@@ -78,7 +82,11 @@ impl Up {
         let mut terminate = signal(SignalKind::terminate()).map_err(Failure::new)?;
         let mut hangup = signal(SignalKind::hangup()).map_err(Failure::new)?;
         let begun = Instant::now();
-        let net = Flynet::start(self.spec(root, variable)?).await?;
+        let spec = self.spec(root, variable)?;
+        if let Some(postgres) = &spec.postgres {
+            tell(format_args!("starting Postgres in {}", postgres.region));
+        }
+        let net = Flynet::start(spec).await?;
         let told = async {
             tokio::select! {
                 _ = interrupt.recv() => {}
@@ -138,6 +146,12 @@ impl Up {
         spec.prefix.clone_from(&self.prefix);
         let all = FOR_ALL.into_iter().filter_map(|name| Some((name.to_owned(), variable(name)?)));
         spec.env.extend(all);
+        for region in &self.regions {
+            if place(region).is_none_or(|(name, _)| name != *region) {
+                return Err(usage(format!("--regions {region:?}: must be like iad,nrt")));
+            }
+        }
+        spec.across(&self.regions);
         for text in &self.place {
             let (role, places) = text.split_once('=').ok_or_else(|| place_usage(text))?;
             let places = places.split(',').map(place).collect::<Option<_>>();

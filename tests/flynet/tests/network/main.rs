@@ -11,6 +11,7 @@ mod isolation;
 mod lifecycle;
 mod names;
 mod policies;
+mod postgres;
 mod scaling;
 
 use bytes::Bytes;
@@ -92,6 +93,7 @@ fn spec(root: &Path) -> Spec {
         edge_port: 0,
         intervals: Intervals::default(),
         env: [].into(),
+        postgres: None,
     }
 }
 

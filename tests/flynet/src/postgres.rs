@@ -1,0 +1,39 @@
+//! The external Postgres of a network.
+//!
+//! Invariants:
+//! - It runs before the first machine is made and until the last has stopped.
+//! - Only attached apps know its URL, as a secret.
+
+use crate::{
+    error::Error,
+    layout::Layout,
+    spec::{self, App},
+};
+use pg_test::Managed;
+use std::net::SocketAddr;
+
+pub(crate) struct Postgres {
+    attached: Vec<String>,
+    server: Managed,
+}
+
+impl Postgres {
+    pub(crate) fn start(
+        wanted: &spec::Postgres,
+        layout: &Layout,
+        address: SocketAddr,
+    ) -> Result<Self, Error> {
+        let (directory, log) = layout.postgres();
+        let server = Managed::start(&directory, address, &log).map_err(Error::Postgres)?;
+        Ok(Self { attached: wanted.attached.clone(), server })
+    }
+
+    /// What attaching sets for an app, if it is to be attached; its own secret of
+    /// that name stays.
+    pub(crate) fn attach(&self, app: &mut App) {
+        if self.attached.contains(&app.role) {
+            let url = app.secrets.entry("DATABASE_URL".to_owned());
+            url.or_insert_with(|| self.server.url());
+        }
+    }
+}
