@@ -7,24 +7,30 @@
 //! - A request is recorded once, when its body ends or its client leaves; no
 //!   header value and no body is ever part of the record.
 //! - Labels are bounded: an unknown path is `other`.
+//! - What this machine has no room for is refused here, before anything is read.
 
-use crate::gateway::{Gateway, RequestId};
+use crate::{
+    gateway::{Gateway, RequestId},
+    openai::error::Refusal,
+};
 use axum::{
     body::Body,
     extract::{Request, State},
     middleware::Next,
-    response::Response,
+    response::{IntoResponse as _, Response},
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use http_body::{Frame, SizeHint};
-use mesh::{call, methods, telemetry};
+use mesh::{
+    call,
+    error::to_status,
+    load::{InFlight, Overloaded},
+    methods, telemetry,
+};
 use std::{
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll},
 };
 use tokio::time::Instant;
@@ -38,6 +44,10 @@ pub async fn edge(State(gateway): State<Gateway>, mut request: Request, next: Ne
     if is_probe(&route) {
         return next.run(request).await;
     }
+    let in_flight = match gateway.load.admit(request.uri().path()) {
+        Ok(in_flight) => in_flight,
+        Err(overloaded) => return refused(&overloaded, request.headers()),
+    };
     strip(request.headers_mut());
     let given = request.headers().get(&REQUEST_ID).and_then(|id| id.to_str().ok());
     let id: Arc<str> = match given.filter(|id| call::is_sane_request_id(id)) {
@@ -48,7 +58,7 @@ pub async fn edge(State(gateway): State<Gateway>, mut request: Request, next: Ne
     let method = request.method().clone();
     let span = tracing::info_span!("request", otel.name = %route, otel.kind = "server", %method, request_id = %id);
     telemetry::follow(&span, request.headers());
-    let mut record = Record::new(route, Arc::clone(&gateway.in_flight), span.clone());
+    let mut record = Record::new(route, in_flight, span.clone());
     let mut response = next.run(request).instrument(span).await;
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&id) {
@@ -69,6 +79,18 @@ pub async fn edge(State(gateway): State<Gateway>, mut request: Request, next: Ne
         let status = (!empty).then_some(status);
         Body::new(Recorded { body, record, status })
     })
+}
+
+fn refused(overloaded: &Overloaded, headers: &HeaderMap) -> Response {
+    let status = to_status(overloaded);
+    let media_type = headers.get(header::CONTENT_TYPE);
+    let Some(grpc) = media_type.filter(|value| value.as_bytes().starts_with(b"application/grpc"))
+    else {
+        return Refusal::from_status(&status).into_response();
+    };
+    let mut response = status.into_http::<Body>();
+    response.headers_mut().insert(header::CONTENT_TYPE, grpc.clone()); // gRPC-Web keeps its own
+    response
 }
 
 fn strip(headers: &mut HeaderMap) {
@@ -106,22 +128,21 @@ fn outcome(headers: &HeaderMap) -> Option<String> {
 struct Record {
     route: String,
     began: Instant,
-    in_flight: Arc<AtomicU64>,
+    _in_flight: Option<InFlight>,
     span: tracing::Span,
     status: String,
 }
 
 impl Record {
-    fn new(route: String, in_flight: Arc<AtomicU64>, span: tracing::Span) -> Self {
-        in_flight.fetch_add(1, Ordering::Relaxed);
+    fn new(route: String, in_flight: Option<InFlight>, span: tracing::Span) -> Self {
         metrics::gauge!("skein_gateway_in_flight").increment(1.0);
-        Self { route, began: Instant::now(), in_flight, span, status: "left".to_owned() }
+        let status = "left".to_owned();
+        Self { route, began: Instant::now(), _in_flight: in_flight, span, status }
     }
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
         metrics::gauge!("skein_gateway_in_flight").decrement(1.0);
         let seconds = self.began.elapsed().as_secs_f64();
         let labels = [("route", self.route.clone()), ("status", self.status.clone())];

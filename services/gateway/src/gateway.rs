@@ -10,12 +10,8 @@ use crate::{
     store::Store,
 };
 use http::HeaderMap;
-use mesh::{Call, Channel, World, clock, peer::Peer, ready::Readiness};
-use std::{
-    ops::Deref,
-    sync::{Arc, atomic::AtomicU64},
-    time::Duration,
-};
+use mesh::{Call, Channel, World, clock, load::Load, peer::Peer, ready::Readiness};
+use std::{ops::Deref, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 /// Cheap to clone.
@@ -32,7 +28,7 @@ pub struct Shared {
     pub deadline: Duration,
     pub keep_alive: Duration,
     pub readiness: Readiness,
-    pub in_flight: Arc<AtomicU64>,
+    pub load: Load,
     /// This machine, as `GetMeshStatus` shows it.
     pub peer: Peer,
 }
@@ -71,7 +67,6 @@ impl Caller {
 
 impl Gateway {
     pub fn new(config: &Config, world: &World, store: Store, readiness: Readiness) -> Self {
-        let in_flight = Arc::new(AtomicU64::new(0));
         Self(Arc::new(Shared {
             store,
             router: world.network.channel("router"),
@@ -81,8 +76,8 @@ impl Gateway {
             deadline: config.deadline.min(world.max_deadline),
             keep_alive: config.keep_alive,
             readiness: readiness.clone(),
-            in_flight: Arc::clone(&in_flight),
-            peer: world.peer(readiness, in_flight),
+            load: world.load.clone(),
+            peer: world.peer(readiness),
         }))
     }
 

@@ -118,12 +118,8 @@ async fn unknown(request: Request) -> Refusal {
 }
 
 async fn readyz(State(gateway): State<Gateway>) -> Response {
-    let state = gateway.readiness.state();
-    let code = if state.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let body = serde_json::json!({
-        "ready": state.is_ready(), "waiting_for": state.waiting,
-        "degraded": state.degraded, "draining": state.draining,
-    });
+    let (ready, body) = gateway.peer.readyz();
+    let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, axum::Json(body)).into_response()
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Invariants:
 //! - Without a token only `grpc.health.v1` and `PeerService.Hello` answer.
+//! - An issuer reaches the methods that are opened to it, and each call but
+//!   those between machines is for a tenant.
 //! - A refusal is logged here, once, with its reason; the caller learns only
 //!   that it is UNAUTHENTICATED, and nothing behind this layer runs.
 
@@ -37,7 +39,7 @@ pub async fn require_token(
         return next.run(request).await;
     }
     // Nothing borrowed from the request may live across the await below.
-    let checked = checker.check(header(&request, token::HEADER));
+    let checked = checker.check(header(&request, token::HEADER), path);
     match checked {
         Ok(claims) => {
             let id = header(&request, call::REQUEST_ID).filter(|id| call::is_sane_request_id(id));

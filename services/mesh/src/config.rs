@@ -11,9 +11,11 @@
 //! - The value of a secret is in no message, no `Debug` and no list of settings.
 
 mod common;
+mod life;
 mod value;
 
 pub use common::{Common, ROLES, defaults};
+pub use life::Life;
 pub use value::{Secret, Size, Time};
 
 use std::{collections::BTreeMap, ffi::OsString, fmt::Display, path::Path, str::FromStr};

@@ -3,7 +3,11 @@
 //! tonic's own timer stops at the response headers and reports `Cancelled`.
 //!
 //! Invariants:
-//! - No call lives past `grpc-timeout`, nor past the server's longest.
+//! - No call lives past `grpc-timeout`, nor past the server's longest. The
+//!   exception is a health watch that names no timeout: it tells a caller
+//!   whether to call at all, so ending it would take a healthy machine out of
+//!   the caller's ready set. It ends with its connection, whose PING finds out
+//!   when the watcher is gone, or when the machine leaves.
 //! - The clock is asked before the body: a body that is always ready would
 //!   never yield to it.
 
@@ -25,6 +29,8 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::error::{self, Kind};
+
+const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
 
 /// The moment after which nobody waits for the answer; a request extension.
 #[derive(Clone, Copy, Debug)]
@@ -63,7 +69,11 @@ where
     }
 
     fn call(&mut self, mut request: Request<A>) -> Self::Future {
-        let wanted = grpc_timeout(request.headers()).unwrap_or(self.max).min(self.max);
+        let named = grpc_timeout(request.headers());
+        if named.is_none() && request.uri().path() == HEALTH_WATCH {
+            return Box::pin(self.inner.call(request));
+        }
+        let wanted = named.unwrap_or(self.max).min(self.max);
         let deadline = Instant::now() + wanted;
         request.extensions_mut().insert(Deadline(deadline));
         let answer = self.inner.call(request);

@@ -4,7 +4,8 @@
 //! In reading order: what a process is told ([`config`], [`identity`],
 //! [`keys`]), how it calls ([`discover`], [`channel`], [`call`], [`token`]),
 //! how it is called ([`serve`], [`deadline`], [`auth`], [`ready`], [`peer`]),
-//! and what it says about itself ([`telemetry`], [`error`]).
+//! how much it takes on and when it leaves ([`load`], [`watchdog`]), and what it
+//! says about itself ([`telemetry`], [`process`], [`error`]).
 
 pub mod auth;
 pub mod call;
@@ -20,14 +21,17 @@ pub mod h2;
 pub mod health;
 pub mod identity;
 pub mod keys;
+pub mod load;
 pub mod methods;
 pub mod observe;
 pub mod peer;
+pub mod process;
 pub mod ready;
 pub mod retry;
 pub mod serve;
 pub mod telemetry;
 pub mod token;
+pub mod watchdog;
 pub mod world;
 
 pub use call::Call;

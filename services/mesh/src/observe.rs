@@ -5,9 +5,15 @@
 //! - The outcome is recorded exactly once: by the trailers, or as `cancelled`
 //!   when the caller goes away first.
 //! - Labels are bounded: the method is one of the contract's, or `other`.
-//! - Health, `Hello` and watches never count as work.
+//! - What the machine has no room for is refused here, before any work.
+//! - A panic is one failed call, INTERNAL, and never the connection's other
+//!   streams or the process.
 
-use crate::methods;
+use crate::{
+    error::{self, Kind},
+    load::{InFlight, Load},
+    methods,
+};
 use axum::{
     body::Body,
     extract::{Request, State},
@@ -15,41 +21,46 @@ use axum::{
     response::Response,
 };
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderValue};
-use http_body::{Frame, SizeHint};
+use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
     task::{Context, Poll},
 };
 use tokio::time::Instant;
+use tonic::Status;
 use tracing::{Instrument as _, Span};
 
-/// Opens the span of a call, as a child of the caller's trace.
-pub async fn observe(
-    State(in_flight): State<Arc<AtomicU64>>,
-    request: Request,
-    next: Next,
-) -> Response {
+/// Takes a call on and opens its span, as a child of the caller's trace.
+pub async fn observe(State(load): State<Load>, request: Request, next: Next) -> Response {
     let path = request.uri().path();
-    if path.starts_with("/grpc.health.") || path.ends_with("/Hello") {
-        return next.run(request).await;
-    }
+    let in_flight = match load.admit(path) {
+        Ok(Some(in_flight)) => in_flight,
+        Ok(None) => return next.run(request).await,
+        Err(overloaded) => return error::to_status(&overloaded).into_http::<Body>(),
+    };
     let label = if methods::method(path).is_some() { path.to_owned() } else { "other".to_owned() };
     let span = tracing::info_span!("rpc", otel.name = %label, otel.kind = "server");
     crate::telemetry::follow(&span, request.headers());
     let mut guard = Guard::new(label, in_flight, span.clone());
-    let mut response = next.run(request).instrument(span).await;
+    let answer = AssertUnwindSafe(next.run(request).instrument(span)).catch_unwind().await;
+    let mut response = answer.unwrap_or_else(|_panic| panicked(&guard.method).into_http::<Body>());
     blame_the_sender(response.headers_mut());
     // A refusal has its status in the headers and no body that anybody polls.
     if let Some(code) = grpc_status(response.headers()) {
         guard.outcome = code;
     }
-    response.map(|body| Body::new(Observed { body, guard }))
+    response.map(|body| Body::new(Observed { body: Some(body), guard }))
+}
+
+/// What the panic was about is on stderr, by the panic hook.
+fn panicked(method: &str) -> Status {
+    tracing::error!(method, "a handler panicked");
+    metrics::counter!("skein_panics_total", "method" => method.to_owned()).increment(1);
+    error::status(Kind::Internal, Some("PANIC"), None, "internal error".to_owned())
 }
 
 /// tonic calls a request that it cannot decode INTERNAL, as if it were ours.
@@ -69,23 +80,20 @@ fn grpc_status(headers: &HeaderMap) -> Option<String> {
 struct Guard {
     method: String,
     began: Instant,
-    in_flight: Arc<AtomicU64>,
+    _in_flight: InFlight,
     span: Span,
     outcome: String,
 }
 
 impl Guard {
-    fn new(method: String, in_flight: Arc<AtomicU64>, span: Span) -> Self {
-        let now = in_flight.fetch_add(1, Ordering::Relaxed) + 1;
-        metrics::gauge!("skein_in_flight").set(now as f64);
-        Self { method, began: Instant::now(), in_flight, span, outcome: "cancelled".to_owned() }
+    fn new(method: String, in_flight: InFlight, span: Span) -> Self {
+        let outcome = "cancelled".to_owned();
+        Self { method, began: Instant::now(), _in_flight: in_flight, span, outcome }
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        let now = self.in_flight.fetch_sub(1, Ordering::Relaxed) - 1;
-        metrics::gauge!("skein_in_flight").set(now as f64);
         let labels = [("method", self.method.clone()), ("code", self.outcome.clone())];
         let seconds = self.began.elapsed().as_secs_f64();
         metrics::histogram!("skein_rpc_seconds", &labels).record(seconds);
@@ -97,12 +105,12 @@ impl Drop for Guard {
 pin_project! {
     struct Observed {
         #[pin]
-        body: Body,
+        body: Option<Body>,
         guard: Guard,
     }
 }
 
-impl http_body::Body for Observed {
+impl HttpBody for Observed {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -112,7 +120,19 @@ impl http_body::Body for Observed {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let this = self.project();
         let _entered = this.guard.span.clone().entered();
-        let frame = this.body.poll_frame(cx);
+        let mut body = this.body;
+        let polled = catch_unwind(AssertUnwindSafe(|| match body.as_mut().as_pin_mut() {
+            Some(body) => body.poll_frame(cx),
+            None => Poll::Ready(None),
+        }));
+        let Ok(frame) = polled else {
+            // Whatever state the body is in, nobody looks at it again.
+            body.set(None);
+            let mut trailers = HeaderMap::new();
+            let _ = panicked(&this.guard.method).add_header(&mut trailers);
+            "13".clone_into(&mut this.guard.outcome);
+            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+        };
         match &frame {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(code) = frame.trailers_ref().and_then(grpc_status) {
@@ -128,11 +148,11 @@ impl http_body::Body for Observed {
     fn is_end_stream(&self) -> bool {
         // True for a refusal: its headers then end the stream, as other gRPC
         // implementations insist.
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(HttpBody::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.as_ref().map_or_else(SizeHint::default, HttpBody::size_hint)
     }
 }
 

@@ -6,19 +6,13 @@
 
 use crate::{
     call::Call, channel::Channel, config::Setting, error, identity::Identity, keys::Keys,
-    ready::Readiness,
+    load::Load, ready::Readiness,
 };
 use skein_proto::mesh::v1::{
     self, HelloRequest, HelloResponse, MachineStatus, StatusRequest, StatusResponse, WakeRequest,
     WakeResponse, peer_service_client::PeerServiceClient, peer_service_server::PeerService,
 };
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
@@ -40,7 +34,7 @@ pub struct Peer {
     pub keys: Arc<Keys>,
     pub readiness: Readiness,
     pub settings: Arc<[Setting]>,
-    pub in_flight: Arc<AtomicU64>,
+    pub load: Load,
     pub since: Instant,
     /// The channels this process calls through.
     pub channels: Arc<dyn Fn() -> Vec<Channel> + Send + Sync>,
@@ -75,6 +69,18 @@ impl Peer {
         machines
     }
 
+    /// What the health page says: whether this machine is ready, and why not.
+    pub fn readyz(&self) -> (bool, serde_json::Value) {
+        let (state, limits) = (self.readiness.state(), self.load.limits());
+        let body = serde_json::json!({
+            "ready": state.is_ready(), "waiting_for": state.waiting,
+            "degraded": state.degraded, "draining": state.draining,
+            "in_flight": self.load.in_flight(),
+            "soft_limit": limits.soft, "hard_limit": limits.hard,
+        });
+        (state.is_ready(), body)
+    }
+
     fn own(&self, settings: bool) -> MachineStatus {
         let state = self.readiness.state();
         let setting = |setting: &Setting| v1::Setting {
@@ -82,13 +88,16 @@ impl Peer {
             value: setting.value.clone(),
             origin: setting.origin.clone(),
         };
+        let limits = self.load.limits();
         let uptime = self.since.elapsed().as_millis();
         MachineStatus {
             identity: Some(self.identity.to_wire()),
             ready: state.is_ready(),
             not_ready: state.waiting,
             degraded: state.degraded,
-            in_flight: self.in_flight.load(Ordering::Relaxed),
+            in_flight: self.load.in_flight(),
+            soft_limit: limits.soft,
+            hard_limit: limits.hard,
             uptime_ms: u64::try_from(uptime).unwrap_or(u64::MAX),
             settings: if settings {
                 self.settings.iter().map(setting).collect()

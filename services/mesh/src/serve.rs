@@ -9,8 +9,8 @@
 //! them with `fly/*.toml`).
 
 use crate::{
-    auth, deadline::DeadlineLayer, h2, health, observe, peer::Peer, ready::Readiness, telemetry,
-    token::Checker, world::World,
+    auth, deadline::DeadlineLayer, h2, health, observe, peer::Peer, process, ready::Readiness,
+    telemetry, token::Checker, watchdog::Watchdog, world::World,
 };
 use axum::{
     Router, extract::State, http::StatusCode, middleware, response::IntoResponse, routing::get,
@@ -21,11 +21,7 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use skein_proto::mesh::v1::peer_service_server::PeerServiceServer;
-use std::{
-    io,
-    sync::{Arc, atomic::AtomicU64},
-    time::Duration,
-};
+use std::{io, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, time};
 use tonic::service::Routes;
 
@@ -35,7 +31,8 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
 /// A service of the private network.
 pub struct Private {
     pub routes: Routes,
-    /// Roles whose tokens are accepted.
+    /// Whose tokens are accepted: `role`, or `role/package.Service/Method` for
+    /// one that may call nothing else.
     pub issuers: &'static [&'static str],
     pub readiness: Readiness,
 }
@@ -43,9 +40,8 @@ pub struct Private {
 /// Serves gRPC with health and `PeerService`, and `/healthz`, `/readyz` and
 /// `/metrics` beside it, until `world.stop`.
 pub async fn private(world: World, service: Private) -> io::Result<()> {
-    let in_flight = Arc::new(AtomicU64::new(0));
     let checker = Arc::new(Checker::new(Arc::clone(&world.keys), service.issuers));
-    let peer = world.peer(service.readiness.clone(), Arc::clone(&in_flight));
+    let peer = world.peer(service.readiness.clone());
     let app = service
         .routes
         .add_service(reflection().build_v1().map_err(io::Error::other)?)
@@ -55,7 +51,7 @@ pub async fn private(world: World, service: Private) -> io::Result<()> {
         .prepare()
         .into_axum_router()
         .layer(middleware::from_fn_with_state(checker, auth::require_token))
-        .layer(middleware::from_fn_with_state(in_flight, observe::observe))
+        .layer(middleware::from_fn_with_state(world.load.clone(), observe::observe))
         .layer(DeadlineLayer { max: world.max_deadline });
     serve(world, app, service.readiness).await
 }
@@ -75,15 +71,20 @@ pub async fn public(world: World, app: Router, readiness: Readiness) -> io::Resu
 }
 
 impl World {
+    fn watchdog(&self) -> io::Result<Option<Watchdog>> {
+        let patience = Some(self.life.watchdog).filter(|patience| !patience.is_zero());
+        patience.map(Watchdog::abort_after).transpose()
+    }
+
     /// What this machine says about itself.
-    pub fn peer(&self, readiness: Readiness, in_flight: Arc<AtomicU64>) -> Peer {
+    pub fn peer(&self, readiness: Readiness) -> Peer {
         let network = self.network.clone();
         Peer {
             identity: self.identity.clone(),
             keys: Arc::clone(&self.keys),
             readiness,
             settings: self.settings.clone().into(),
-            in_flight,
+            load: self.load.clone(),
             since: time::Instant::now(),
             channels: Arc::new(move || network.opened()),
         }
@@ -95,7 +96,8 @@ async fn serve(mut world: World, app: Router, readiness: Readiness) -> io::Resul
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(render_metrics))
-        .with_state(readiness.clone());
+        .with_state(world.peer(readiness.clone()));
+    let _watchdog = world.watchdog()?;
     for listener in [world.health.take(), world.metrics.take()].into_iter().flatten() {
         tokio::spawn(axum::serve(listener, side.clone()).into_future());
     }
@@ -151,18 +153,16 @@ async fn accept(listener: &TcpListener, app: Router, graceful: &GracefulShutdown
     }
 }
 
-async fn readyz(State(readiness): State<Readiness>) -> impl IntoResponse {
-    let state = readiness.state();
-    let code = if state.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let body = serde_json::json!({
-        "ready": state.is_ready(), "waiting_for": state.waiting,
-        "degraded": state.degraded, "draining": state.draining,
-    });
+async fn readyz(State(peer): State<Peer>) -> impl IntoResponse {
+    let (ready, body) = peer.readyz();
+    let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, format!("{body}\n"))
 }
 
-async fn render_metrics() -> String {
+async fn render_metrics(State(peer): State<Peer>) -> String {
     let Some(handle) = telemetry::prometheus() else { return String::new() };
+    process::measure();
+    metrics::gauge!("skein_in_flight").set(peer.load.in_flight() as f64);
     handle.run_upkeep();
     handle.render()
 }

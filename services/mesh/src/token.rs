@@ -58,6 +58,8 @@ pub enum Refused {
     Audience { issuer: String, audience: String },
     #[error("issuer {0} is not expected here")]
     Issuer(String),
+    #[error("token of {0} names no tenant")]
+    Tenant(String),
 }
 
 impl Claims {
@@ -167,13 +169,26 @@ pub struct Checker {
 }
 
 impl Checker {
-    /// Accepts tokens of these roles only.
+    /// Accepts tokens of these roles only. An entry is `role`, or
+    /// `role/package.Service/Method` for a role that may call nothing else; the
+    /// questions between machines are open to all of them.
     pub fn new(keys: Arc<Keys>, issuers: &'static [&'static str]) -> Self {
         Self { keys, issuers, good: Mutex::default() }
     }
 
-    pub fn check(&self, token: Option<&str>) -> Result<Claims, Refused> {
-        let token = token.ok_or(Refused::Missing)?;
+    /// Who calls `path`, if that may be called with this token.
+    pub fn check(&self, token: Option<&str>, path: &str) -> Result<Claims, Refused> {
+        let claims = self.verified(token.ok_or(Refused::Missing)?)?;
+        if !self.opens(&claims.issuer, path) {
+            return Err(Refused::Issuer(claims.issuer));
+        }
+        if claims.tenant.is_empty() && !is_of_no_tenant(path) {
+            return Err(Refused::Tenant(claims.issuer));
+        }
+        Ok(claims)
+    }
+
+    fn verified(&self, token: &str) -> Result<Claims, Refused> {
         let now = clock::now_seconds();
         let known = {
             let good = self.good.lock().unwrap_or_else(PoisonError::into_inner);
@@ -183,9 +198,6 @@ impl Checker {
             return valid_now(&self.keys, claims, now);
         }
         let claims = check(&self.keys, token, now)?;
-        if !self.issuers.contains(&claims.issuer.as_str()) {
-            return Err(Refused::Issuer(claims.issuer));
-        }
         let mut good = self.good.lock().unwrap_or_else(PoisonError::into_inner);
         if good.len() >= REMEMBERED {
             good.clear();
@@ -193,6 +205,19 @@ impl Checker {
         good.insert(token.to_owned(), claims.clone());
         Ok(claims)
     }
+
+    fn opens(&self, issuer: &str, path: &str) -> bool {
+        self.issuers.iter().any(|entry| match entry.strip_prefix(issuer) {
+            Some("") => true,
+            Some(only) if only.starts_with('/') => only == path || is_of_no_tenant(path),
+            Some(_) | None => false,
+        })
+    }
+}
+
+/// Machines ask each other, and people look at the contract, for nobody's data.
+fn is_of_no_tenant(path: &str) -> bool {
+    path.starts_with("/skein.mesh.v1.PeerService/") || path.starts_with("/grpc.reflection.")
 }
 
 #[cfg(test)]
@@ -220,7 +245,7 @@ mod tests {
     fn a_token_says_who_and_for_whom() {
         let (gateway, router) = mesh();
         let token = Issuer::new(gateway).token("router", "key:abc", "acme");
-        let claims = Checker::new(router, &["gateway"]).check(Some(&token)).unwrap();
+        let claims = Checker::new(router, &["gateway"]).check(Some(&token), "/a.B/C").unwrap();
         assert_eq!((claims.tenant.as_str(), claims.principal.as_str()), ("acme", "key:abc"));
     }
 
@@ -244,8 +269,34 @@ mod tests {
         }
         let checker = Checker::new(Arc::clone(&router), &["retrieval"]);
         let token = sign(&gateway, &claims(clock::now_seconds() + 5));
-        assert_eq!(checker.check(Some(&token)), Err(Refused::Issuer("gateway".to_owned())));
-        assert_eq!(checker.check(None), Err(Refused::Missing));
+        let refused = Err(Refused::Issuer("gateway".to_owned()));
+        assert_eq!(checker.check(Some(&token), "/a.B/C"), refused);
+        assert_eq!(checker.check(None, "/a.B/C"), Err(Refused::Missing));
+    }
+
+    #[test]
+    fn an_issuer_reaches_only_what_is_opened_to_it() {
+        let (gateway, router) = mesh();
+        let checker = Checker::new(router, &["gateway/a.B/C"]);
+        let token = Issuer::new(gateway).token("router", "key:abc", "acme");
+        for (path, open) in [
+            ("/a.B/C", true),
+            ("/a.B/D", false),
+            ("/a.B/CC", false),
+            ("/skein.mesh.v1.PeerService/Status", true),
+        ] {
+            assert_eq!(checker.check(Some(&token), path).is_ok(), open, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_call_for_no_tenant_reaches_nobodys_data() {
+        let (gateway, router) = mesh();
+        let checker = Checker::new(router, &["gateway"]);
+        let token = Issuer::new(gateway).token("router", "gateway", "");
+        let refused = Err(Refused::Tenant("gateway".to_owned()));
+        assert_eq!(checker.check(Some(&token), "/a.B/C"), refused);
+        assert!(checker.check(Some(&token), "/skein.mesh.v1.PeerService/Wake").is_ok());
     }
 
     #[test]

@@ -3,10 +3,11 @@
 
 use crate::{
     channel::{self, Channel},
-    config::{Common, Setting},
+    config::{Common, Life, Setting},
     discover::{self, Target},
     identity::Identity,
     keys::{Generated, KeyError, Keys},
+    load::{Limits, Load},
 };
 use hickory_resolver::TokioResolver;
 use std::{
@@ -38,6 +39,9 @@ pub struct World {
     pub notice: Duration,
     pub grace: Duration,
     pub max_deadline: Duration,
+    pub life: Life,
+    /// Counts what this process does; a service adds what no caller waits for.
+    pub load: Load,
 }
 
 /// Why the process cannot start.
@@ -82,6 +86,8 @@ impl World {
             notice: common.notice,
             grace: common.grace,
             max_deadline: common.max_deadline,
+            load: Load::new(common.life.limits),
+            life: common.life.clone(),
         })
     }
 
@@ -108,6 +114,8 @@ impl World {
             notice: Duration::ZERO,
             grace: Duration::from_secs(2),
             max_deadline: Duration::from_secs(600),
+            life: Life::default(),
+            load: Load::new(Limits::default()),
         })
     }
 

@@ -65,7 +65,8 @@ pub async fn run(config: Config, world: World) -> Result<(), RunError> {
         limits: config.limits,
         pending: Notify::new(),
     });
-    let background = tokio::spawn(pending::run(Arc::clone(&knowledge), world.stop.clone()));
+    let background =
+        tokio::spawn(pending::run(Arc::clone(&knowledge), world.load.clone(), world.stop.clone()));
     let service = RetrievalServiceServer::new(Service { knowledge })
         .max_decoding_message_size(h2::MAX_MESSAGE)
         .max_encoding_message_size(h2::MAX_MESSAGE);

@@ -16,6 +16,7 @@ use crate::knowledge::Knowledge;
 use crate::model::Place;
 use crate::store::Unembedded;
 use mesh::call::Call;
+use mesh::load::Load;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,13 +32,13 @@ struct Wait {
     delay: Duration,
 }
 
-/// Works until told to stop.
-pub async fn run(knowledge: Arc<Knowledge>, stop: CancellationToken) {
+/// Works until told to stop. A batch counts as work of the machine.
+pub async fn run(knowledge: Arc<Knowledge>, load: Load, stop: CancellationToken) {
     let mut waits: HashMap<Place, Wait> = HashMap::new();
     loop {
         let next = tokio::select! {
             () = stop.cancelled() => return,
-            next = round(&knowledge, &mut waits) => next,
+            next = round(&knowledge, &load, &mut waits) => next,
         };
         match next {
             Next::Again => {}
@@ -56,7 +57,7 @@ enum Next {
 }
 
 /// One batch of each collection that need not wait.
-async fn round(knowledge: &Arc<Knowledge>, waits: &mut HashMap<Place, Wait>) -> Next {
+async fn round(knowledge: &Arc<Knowledge>, load: &Load, waits: &mut HashMap<Place, Wait>) -> Next {
     let waiting = match knowledge.store.waiting().await {
         Ok(waiting) => waiting,
         Err(error) => {
@@ -70,7 +71,10 @@ async fn round(knowledge: &Arc<Knowledge>, waits: &mut HashMap<Place, Wait>) -> 
         if waits.get(place).is_some_and(|wait| Instant::now() < wait.until) {
             continue;
         }
-        match batch(knowledge, place, model).await {
+        let busy = load.work();
+        let done = batch(knowledge, place, model).await;
+        drop(busy);
+        match done {
             Ok(()) => {
                 waits.remove(place);
                 advanced = true;

@@ -48,8 +48,13 @@ use store::Store;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-/// Retrieval embeds and reranks through us.
-const ISSUERS: &[&str] = &["gateway", "router", "retrieval"];
+/// Retrieval embeds and reranks through us, and has no other business here.
+const ISSUERS: &[&str] = &[
+    "gateway",
+    "router",
+    "retrieval/skein.model.v1.ModelService/Embed",
+    "retrieval/skein.model.v1.ModelService/Rerank",
+];
 
 /// Why the router stopped or could not start.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +90,7 @@ pub async fn run(config: Config, world: World) -> Result<(), RunError> {
         agents,
         retrieval: peers::Retrieval(retrieval.clone()),
         here: world.identity.clone(),
+        load: world.load.clone(),
     });
     runs.recover().await?;
     let readiness = Readiness::default();

@@ -22,6 +22,7 @@ use crate::turn::{Ending, Journal, Turn, failure};
 use mesh::call::Call;
 use mesh::clock::now_micros;
 use mesh::identity::Identity;
+use mesh::load::Load;
 use skein_proto::agent::v1::run_event::Body;
 use skein_proto::agent::v1::{CancelMode, OnDisconnect, Run, RunEvent, RunStatus, StatusChanged};
 use std::collections::HashMap;
@@ -41,6 +42,7 @@ pub struct Inner {
     pub models: Models,
     pub retrieval: Retrieval,
     pub here: Identity,
+    load: Load,
     active: Mutex<HashMap<Arc<str>, Active>>,
     /// One lock per thread that has a run here; first come, first served.
     threads: Mutex<HashMap<ThreadKey, Weak<tokio::sync::Mutex<()>>>>,
@@ -64,6 +66,7 @@ pub struct Parts {
     pub models: Models,
     pub retrieval: Retrieval,
     pub here: Identity,
+    pub load: Load,
 }
 
 impl std::ops::Deref for Runs {
@@ -83,6 +86,7 @@ impl Runs {
             models: parts.models,
             retrieval: parts.retrieval,
             here: parts.here,
+            load: parts.load,
             active: Mutex::default(),
             threads: Mutex::default(),
             tasks: TaskTracker::new(),
@@ -198,7 +202,10 @@ impl Runs {
         let id = Arc::clone(&work.run_id);
         self.active.lock().unwrap_or_else(PoisonError::into_inner).insert(Arc::clone(&id), run);
         let runs = self.clone();
+        // A run keeps its machine awake though nobody waits for it.
+        let busy = self.load.work();
         self.tasks.spawn(async move {
+            let _busy = busy;
             if let Err(error) = runs.execute(work, cancel).await {
                 tracing::error!(run = %id, %error, "the end of a run could not be recorded");
             }

@@ -70,10 +70,18 @@ fn row(machine: &MachineStatus) -> Vec<String> {
             0 => "-".to_owned(),
             micros => render::millis(micros),
         }),
-        shown(machine.in_flight.to_string()),
+        shown(load(machine)),
         shown(render::duration(machine.uptime_ms)),
         reasons(machine).join("; "),
     ]
+}
+
+/// `3 of 1024`: calls in flight, and from how many on more are refused.
+fn load(machine: &MachineStatus) -> String {
+    match machine.hard_limit {
+        0 | u64::MAX => machine.in_flight.to_string(),
+        limit => format!("{} of {limit}", machine.in_flight),
+    }
 }
 
 fn as_json(machine: &MachineStatus) -> Value {
@@ -88,6 +96,8 @@ fn as_json(machine: &MachineStatus) -> Value {
         "not_ready": machine.not_ready,
         "degraded": machine.degraded,
         "in_flight": machine.in_flight,
+        "soft_limit": machine.soft_limit,
+        "hard_limit": machine.hard_limit,
         "uptime_ms": machine.uptime_ms,
         "rtt_us": machine.rtt_us,
         "error": render::present(&machine.error),

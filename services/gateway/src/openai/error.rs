@@ -54,6 +54,8 @@ fn by_reason(reason: &str) -> Option<(u16, &'static str, &'static str)> {
         "MESSAGE_TOO_LARGE" => (413, INVALID, "request_too_large"),
         // Nothing that waiting would mend.
         "PROVIDER_QUOTA" | "BUDGET_EXCEEDED" => (429, "insufficient_quota", "insufficient_quota"),
+        // The machine's limit, not the caller's.
+        mesh::load::OVERLOADED => (503, "service_unavailable_error", "overloaded"),
         // The operator's key, not the client's.
         "PROVIDER_UNAUTHENTICATED" => (500, "server_error", "provider_unauthenticated"),
         _ => return None,

@@ -1,6 +1,6 @@
 //! The settings every service has: who it is, where it listens, whom it calls.
 
-use super::{Reader, Secret, Time, key};
+use super::{Life, Reader, Secret, Time, key};
 use crate::identity::Identity;
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -41,6 +41,7 @@ pub struct Common {
     pub max_deadline: Duration,
     pub notice: Duration,
     pub grace: Duration,
+    pub life: Life,
     pub log: String,
     pub otlp_endpoint: Option<String>,
     /// Directory for everything the process writes, and whether it was chosen.
@@ -99,6 +100,7 @@ impl Common {
             max_deadline: time(reader, "mesh.max-deadline", Duration::from_secs(600)),
             notice: time(reader, "mesh.notice", defaults::NOTICE),
             grace: time(reader, "mesh.grace", defaults::GRACE),
+            life: Life::read(reader),
             log: reader.or(key("log.filter").env("SKEIN_LOG"), "info".to_owned()),
             otlp_endpoint: reader
                 .optional(key("telemetry.otlp").env("OTEL_EXPORTER_OTLP_ENDPOINT")),
