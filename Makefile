@@ -7,7 +7,7 @@ SKEIN_PORT ?= 8080
 PLACES = $(if $(MESH),$(or $(PLACES_$(MESH)),$(error MESH=$(MESH): there is only MESH=regions)))
 PLACES_regions = --regions iad,nrt
 
-.PHONY: help demo up models build test check install image
+.PHONY: help demo up models build test compat check install image
 
 help: ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -28,7 +28,10 @@ build: ## build the four apps, the CLI and the emulator
 test: build models ## everything that tests
 	@SKEIN_TEST_MODELS=$(MODELS) cargo test --workspace --locked --no-fail-fast
 
-check: ## formatting, lints, documentation
+compat: ## whether callers of the last release understand this contract
+	@scripts/compat.sh
+
+check: compat ## formatting, lints, documentation, compatibility of the contract
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
