@@ -7,17 +7,21 @@
 //! - A TXT list is one record of strings of at most 255 bytes, to be joined with
 //!   nothing between; an empty list is one empty string.
 
-use std::net::Ipv6Addr;
+use std::{net::Ipv6Addr, time::Duration};
 
 /// Fly's TTL, in seconds.
 pub const TTL: u32 = 5;
 const STRING: usize = 255;
+/// Fly's own helper app, which stands among the organisation's apps.
+const BUILDER: &str = "fly-builder-emulated";
 
 /// The network at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     pub apps: Vec<String>,
     pub machines: Vec<Entry>,
+    /// WireGuard peers.
+    pub peers: Vec<(String, Ipv6Addr)>,
 }
 
 #[derive(Clone, Debug)]
@@ -49,17 +53,60 @@ pub enum Answer {
     NxDomain,
 }
 
-/// `name` without the trailing dot; `region`: where the asking machine is.
-pub fn answer(snapshot: &Snapshot, name: &str, kind: Type, region: &str) -> Answer {
-    let name = name.trim_end_matches('.').to_ascii_lowercase();
+/// Who asks: the same name has another answer elsewhere.
+pub trait Asker {
+    /// The address by which the asker reaches a machine, if it does.
+    fn reach(&self, entry: &Entry) -> Option<Ipv6Addr>;
+    /// An app's Flycast address, if it has one.
+    fn flycast(&self, app: &str) -> Option<Ipv6Addr>;
+    /// A round trip to a region.
+    fn rtt(&self, region: &str) -> Duration;
+}
+
+/// What a name is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Subject<'a> {
+    pub(crate) app: Option<&'a str>,
+    pub(crate) region: Option<&'a str>,
+}
+
+/// `name` as [`normal`] gives it.
+pub(crate) fn subject(name: &str) -> Subject<'_> {
+    let labels: Vec<_> = name.split('.').rev().collect();
+    let (app, region) = match labels.as_slice() {
+        ["internal", app, ..] if app.starts_with('_') => (None, None),
+        ["internal", _, "vms" | "regions" | "global"] => (Some(labels[1]), None),
+        ["internal", app, region] => (Some(*app), Some(*region)),
+        ["internal" | "flycast", app, ..] => (Some(*app), None),
+        _ => (None, None),
+    };
+    Subject { app, region }
+}
+
+/// Lower case, without the trailing dot.
+pub(crate) fn normal(name: &str) -> String {
+    name.trim_end_matches('.').to_ascii_lowercase()
+}
+
+pub fn answer(snapshot: &Snapshot, name: &str, kind: Type, asker: &dyn Asker) -> Answer {
+    let name = normal(name);
     let found = match name.split('.').rev().collect::<Vec<_>>().as_slice() {
-        ["internal", "_apps"] => Some(Found::List(snapshot.apps.clone(), ",")),
-        ["internal", "_peer"] => Some(Found::List(Vec::new(), ",")),
-        ["internal", "_instances"] => Some(instances(snapshot, false)),
-        ["internal", "_instances", "all"] => Some(instances(snapshot, true)),
-        ["internal", app, labels @ ..] => of_app(snapshot, app, labels, region),
-        // no app has a Flycast address yet
-        ["flycast", app] if snapshot.apps.iter().any(|a| a == app) => Some(Found::Hosts(vec![])),
+        ["internal", "_apps"] => {
+            let builder = [BUILDER.to_owned()];
+            Some(Found::List(snapshot.apps.iter().cloned().chain(builder).collect(), ","))
+        }
+        ["internal", "_peer"] => {
+            Some(Found::List(peers(snapshot).map(|(name, _)| name.clone()).collect(), ","))
+        }
+        ["internal", "_peer", name] => peers(snapshot)
+            .find(|(peer, _)| peer == name)
+            .map(|(_, address)| Found::Hosts(vec![*address])),
+        ["internal", "_instances"] => Some(instances(snapshot, false, asker)),
+        ["internal", "_instances", "all"] => Some(instances(snapshot, true, asker)),
+        ["internal", app, labels @ ..] => of_app(snapshot, app, labels, asker),
+        ["flycast", app] if snapshot.apps.iter().any(|a| a == app) => {
+            Some(Found::Hosts(asker.flycast(app).into_iter().collect()))
+        }
         _ => None,
     };
     match (found, kind) {
@@ -79,36 +126,50 @@ enum Found {
 }
 
 /// `labels` are those before the app's, the nearest first.
-fn of_app(snapshot: &Snapshot, app: &str, labels: &[&str], asker: &str) -> Option<Found> {
+fn of_app(snapshot: &Snapshot, app: &str, labels: &[&str], asker: &dyn Asker) -> Option<Found> {
     if !snapshot.apps.iter().any(|name| name == app) {
         return None;
     }
     let all: Vec<&Entry> = snapshot.machines.iter().filter(|entry| entry.app == app).collect();
     let started = || all.iter().copied().filter(|entry| entry.started);
+    let reached = |entries: &mut dyn Iterator<Item = &Entry>| {
+        Found::Hosts(entries.filter_map(|entry| asker.reach(entry)).collect())
+    };
     // hosts of the machines that `of` picks; none at all: the name does not exist
     let hosts = |of: &dyn Fn(&Entry) -> bool| {
-        all.iter()
-            .any(|entry| of(entry))
-            .then(|| Found::Hosts(started().filter(|e| of(e)).map(|entry| entry.address).collect()))
+        all.iter().any(|entry| of(entry)).then(|| reached(&mut started().filter(|e| of(e))))
+    };
+    let has = |entry: &Entry, key: &str, value: &str| {
+        let same = |(k, v): &(String, String)| {
+            k.eq_ignore_ascii_case(key) && v.eq_ignore_ascii_case(value)
+        };
+        entry.metadata.iter().any(same)
     };
     match labels {
-        [] | ["global"] => Some(Found::Hosts(started().map(|entry| entry.address).collect())),
+        [] | ["global"] => Some(reached(&mut started())),
         ["vms"] => Some(vms(started())),
         ["vms", "all"] => Some(vms(all.iter().copied())),
         ["regions"] => Some(regions(started())),
         ["regions", "all"] => Some(regions(all.iter().copied())),
         ["vm", id] => hosts(&|entry| entry.id == *id),
         ["process", group] => hosts(&|entry| entry.group == *group),
-        ["of", "nearest", top] => nearest(started().collect(), top, asker),
-        ["_metadata", "kv", key, value] => Some(Found::Hosts(
-            started()
-                .filter(|entry| entry.metadata.iter().any(|(k, v)| k == key && v == value))
-                .map(|entry| entry.address)
-                .collect(),
-        )),
+        ["of", "nearest", top] => {
+            let count: usize = top.strip_prefix("top")?.parse().ok()?;
+            let mut nearest: Vec<_> = started().collect();
+            nearest.sort_by_key(|entry| asker.rtt(&entry.region));
+            Some(reached(&mut nearest.into_iter().take(count)))
+        }
+        ["_metadata", "kv", key, value] => {
+            Some(reached(&mut started().filter(|entry| has(entry, key, value))))
+        }
         [region] => hosts(&|entry| entry.region == *region),
         _ => None,
     }
+}
+
+/// Those of `fly wireguard`'s own sessions are hidden.
+fn peers(snapshot: &Snapshot) -> impl Iterator<Item = &(String, Ipv6Addr)> {
+    snapshot.peers.iter().filter(|(name, _)| !name.starts_with("interactive-"))
 }
 
 fn vms<'a>(entries: impl Iterator<Item = &'a Entry>) -> Found {
@@ -122,53 +183,13 @@ fn regions<'a>(entries: impl Iterator<Item = &'a Entry>) -> Found {
     Found::List(regions, ",")
 }
 
-fn instances(snapshot: &Snapshot, all: bool) -> Found {
+fn instances(snapshot: &Snapshot, all: bool, asker: &dyn Asker) -> Found {
     let entries = snapshot.machines.iter().filter(|entry| all || entry.started);
-    let line =
-        |e: &Entry| format!("instance={},app={},ip={},region={}", e.id, e.app, e.address, e.region);
-    Found::List(entries.map(line).collect(), ";")
-}
-
-fn nearest(mut entries: Vec<&Entry>, top: &str, asker: &str) -> Option<Found> {
-    let count: usize = top.strip_prefix("top")?.parse().ok()?;
-    entries.sort_by(|a, b| distance(asker, &a.region).total_cmp(&distance(asker, &b.region)));
-    Some(Found::Hosts(entries.iter().take(count).map(|entry| entry.address).collect()))
-}
-
-/// Latitude and longitude of Fly's regions, in degrees.
-const PLACES: [(&str, f64, f64); 18] = [
-    ("ams", 52.4, 4.9),
-    ("arn", 59.7, 17.9),
-    ("bom", 19.1, 72.9),
-    ("cdg", 48.9, 2.4),
-    ("dfw", 32.8, -96.8),
-    ("ewr", 40.8, -74.1),
-    ("fra", 50.1, 8.7),
-    ("gru", -23.5, -46.7),
-    ("iad", 39.0, -77.5),
-    ("jnb", -26.1, 28.2),
-    ("lax", 33.9, -118.4),
-    ("lhr", 51.5, -0.1),
-    ("nrt", 35.6, 139.7),
-    ("ord", 41.9, -87.6),
-    ("sin", 1.3, 103.8),
-    ("sjc", 37.4, -121.9),
-    ("syd", -33.9, 151.2),
-    ("yyz", 43.6, -79.4),
-];
-
-/// Angle between two regions, in radians; a region we do not know is far.
-fn distance(a: &str, b: &str) -> f64 {
-    if a == b {
-        return 0.0;
-    }
-    let place = |code| PLACES.iter().find(|(name, ..)| *name == code);
-    let (Some((_, lat_a, lon_a)), Some((_, lat_b, lon_b))) = (place(a), place(b)) else {
-        return f64::INFINITY;
+    let line = |e: &Entry| {
+        let ip = asker.reach(e)?;
+        Some(format!("instance={},app={},ip={ip},region={}", e.id, e.app, e.region))
     };
-    let (lat_a, lat_b) = (lat_a.to_radians(), lat_b.to_radians());
-    let lon = (lon_a - lon_b).to_radians();
-    (lat_a.sin() * lat_b.sin() + lat_a.cos() * lat_b.cos() * lon.cos()).clamp(-1.0, 1.0).acos()
+    Found::List(entries.filter_map(line).collect(), ";")
 }
 
 /// Cuts at bytes, as DNS does: every name we serve is ASCII.
@@ -195,6 +216,23 @@ mod tests {
         }
     }
 
+    /// In London; nothing stands between it and the machines.
+    struct London;
+
+    impl Asker for London {
+        fn reach(&self, entry: &Entry) -> Option<Ipv6Addr> {
+            Some(entry.address)
+        }
+
+        fn flycast(&self, app: &str) -> Option<Ipv6Addr> {
+            (app == "a-router").then_some(Ipv6Addr::new(0xfdaa, 0, 0, 1, 0, 0, 0, 7))
+        }
+
+        fn rtt(&self, region: &str) -> Duration {
+            crate::places::rtt("lhr", region)
+        }
+    }
+
     fn net() -> Snapshot {
         Snapshot {
             apps: vec!["a-router".into(), "a-empty".into()],
@@ -205,11 +243,12 @@ mod tests {
                 entry(4, "a-router", "syd", false),
                 entry(5, "a-other", "iad", true),
             ],
+            peers: ["ci", "interactive-1"].map(|name| (name.into(), Ipv6Addr::LOCALHOST)).into(),
         }
     }
 
     fn aaaa(name: &str) -> Option<Vec<u16>> {
-        match answer(&net(), name, Type::Aaaa, "lhr") {
+        match answer(&net(), name, Type::Aaaa, &London) {
             Answer::Addresses(found) => Some(found.iter().map(|a| a.segments()[7]).collect()),
             Answer::NoData => Some(vec![]),
             Answer::NxDomain => None,
@@ -218,7 +257,7 @@ mod tests {
     }
 
     fn txt(name: &str) -> String {
-        match answer(&net(), name, Type::Txt, "lhr") {
+        match answer(&net(), name, Type::Txt, &London) {
             Answer::Text(strings) => strings.concat(),
             other => format!("{other:?}"),
         }
@@ -235,6 +274,10 @@ mod tests {
         assert_eq!(aaaa("top1.nearest.of.a-router.internal"), Some(vec![2]));
         assert_eq!(aaaa("top9.nearest.of.a-router.internal"), Some(vec![2, 1]));
         assert_eq!(aaaa("1.ready.kv._metadata.a-router.internal"), Some(vec![1]));
+        assert_eq!(aaaa("1.Ready.kv._metadata.a-router.internal"), Some(vec![1]));
+        assert_eq!(aaaa("3.ready.kv._metadata.a-router.internal"), Some(vec![]));
+        assert_eq!(aaaa("a-router.flycast"), Some(vec![7]));
+        assert_eq!(aaaa("ci._peer.internal"), Some(vec![1]));
     }
 
     #[test]
@@ -243,7 +286,7 @@ mod tests {
             "syd.a-router.internal",
             "00000000000004.vm.a-router.internal",
             "a-empty.internal",
-            "a-router.flycast",
+            "a-empty.flycast",
         ] {
             assert_eq!(aaaa(empty), Some(vec![]), "{empty}");
         }
@@ -255,13 +298,15 @@ mod tests {
             "topx.nearest.of.a-router.internal",
             "example.com",
             "nope.flycast",
+            "iad.a-router.flycast",
+            "interactive-1._peer.internal",
             "internal",
             "",
         ] {
             assert_eq!(aaaa(unknown), None, "{unknown}");
         }
-        assert_eq!(answer(&net(), "a-router.internal", Type::Other, "iad"), Answer::NoData);
-        assert_eq!(answer(&net(), "a-router.internal", Type::Txt, "iad"), Answer::NoData);
+        assert_eq!(answer(&net(), "a-router.internal", Type::Other, &London), Answer::NoData);
+        assert_eq!(answer(&net(), "a-router.internal", Type::Txt, &London), Answer::NoData);
     }
 
     #[test]
@@ -270,8 +315,8 @@ mod tests {
         assert!(txt("all.vms.a-router.internal").ends_with("00000000000004 syd"));
         assert_eq!(txt("regions.a-router.internal"), "fra,iad");
         assert_eq!(txt("all.regions.a-router.internal"), "fra,iad,syd");
-        assert_eq!(txt("_apps.internal"), "a-router,a-empty");
-        assert_eq!(txt("_peer.internal"), "");
+        assert_eq!(txt("_apps.internal"), "a-router,a-empty,fly-builder-emulated");
+        assert_eq!(txt("_peer.internal"), "ci");
         assert_eq!(txt("regions.a-empty.internal"), "");
         let all = txt("all._instances.internal");
         assert!(txt("_instances.internal").starts_with(
@@ -281,10 +326,25 @@ mod tests {
     }
 
     #[test]
+    fn a_name_says_what_it_is_about() {
+        let of = |name| {
+            let Subject { app, region } = subject(name);
+            (app, region)
+        };
+        assert_eq!(of("fra.a-router.internal"), (Some("a-router"), Some("fra")));
+        for name in ["a-router.internal", "all.regions.a-router.internal", "vms.a-router.internal"]
+        {
+            assert_eq!(of(name), (Some("a-router"), None), "{name}");
+        }
+        assert_eq!(of("a-router.flycast"), (Some("a-router"), None));
+        assert_eq!(of("all._instances.internal"), (None, None));
+    }
+
+    #[test]
     fn long_text_comes_in_strings_of_255_bytes() {
         let mut net = net();
         net.machines.extend((10..200).map(|n| entry(n, "a-router", "iad", true)));
-        let Answer::Text(parts) = answer(&net, "vms.a-router.internal", Type::Txt, "iad") else {
+        let Answer::Text(parts) = answer(&net, "vms.a-router.internal", Type::Txt, &London) else {
             panic!("no text")
         };
         assert!(parts.len() > 1 && parts[..parts.len() - 1].iter().all(|part| part.len() == 255));

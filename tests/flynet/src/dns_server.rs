@@ -1,11 +1,15 @@
-//! The DNS server of a network: hickory's wire, our answers.
+//! The DNS server of a region: hickory's wire, our answers.
 //!
 //! Invariants:
-//! - Every query sees the machines as they are at that moment.
+//! - Every query sees the machines as they are when it is answered.
 //! - Addresses come in a new order each time: Fly promises none.
 //! - An answer too long for UDP is marked truncated and whole over TCP.
 
-use crate::dns::{self, Answer, Snapshot, TTL, Type};
+use crate::{
+    dns::{self, Answer, TTL, Type},
+    fabric::{Fabric, From},
+    faults::Effect,
+};
 use hickory_server::{
     Server,
     net::runtime::Time,
@@ -19,7 +23,7 @@ use hickory_server::{
 use std::{
     future::Future,
     io,
-    net::{IpAddr, TcpListener, UdpSocket},
+    net::{TcpListener, UdpSocket},
     pin::Pin,
     sync::Arc,
     time::Duration,
@@ -28,61 +32,88 @@ use std::{
 const IDLE: Duration = Duration::from_secs(10);
 const BUFFERED: usize = 16;
 
-pub(crate) type Look = Arc<dyn Fn() -> Snapshot + Send + Sync>;
-
-/// Serves until the returned value is dropped.
-pub(crate) fn serve(
-    tcp: TcpListener,
-    udp: UdpSocket,
-    region: String,
-    look: Look,
-) -> io::Result<Server<impl RequestHandler>> {
-    tcp.set_nonblocking(true)?;
-    udp.set_nonblocking(true)?;
-    let mut server = Server::new(Private { look, region });
-    server.register_socket(tokio::net::UdpSocket::from_std(udp)?);
-    server.register_listener(tokio::net::TcpListener::from_std(tcp)?, IDLE, BUFFERED);
-    Ok(server)
+/// Until dropped.
+pub(crate) async fn serve(tcp: TcpListener, udp: UdpSocket, region: String, fabric: Arc<Fabric>) {
+    let mut server = Server::new(Private { region, fabric });
+    let registered = || {
+        tcp.set_nonblocking(true)?;
+        udp.set_nonblocking(true)?;
+        server.register_socket(tokio::net::UdpSocket::from_std(udp)?);
+        server.register_listener(tokio::net::TcpListener::from_std(tcp)?, IDLE, BUFFERED);
+        io::Result::Ok(())
+    };
+    match registered() {
+        Ok(()) => std::future::pending().await,
+        Err(error) => tracing::error!(%error, "serve DNS"),
+    }
 }
 
 struct Private {
-    look: Look,
-    /// Where a question comes from when its address is no machine's.
+    /// Whose machines ask here.
+    region: String,
+    fabric: Arc<Fabric>,
+}
+
+/// A question, in our words.
+struct Question {
+    name: String,
+    kind: Type,
     region: String,
 }
 
 impl Private {
-    fn records(&self, request: &Request) -> (ResponseCode, Vec<Record>) {
-        let Ok(info) = request.request_info() else { return (ResponseCode::FormErr, vec![]) };
-        let snapshot = (self.look)();
-        let asker = snapshot.machines.iter().find(|entry| mapped(info.src.ip()) == entry.address);
-        let region = asker.map_or(self.region.as_str(), |entry| entry.region.as_str());
+    fn question(&self, request: &Request) -> Option<Question> {
+        let info = request.request_info().ok()?;
         let kind = match info.query.query_type() {
             RecordType::AAAA => Type::Aaaa,
             RecordType::TXT => Type::Txt,
             _ => Type::Other,
         };
-        let name = info.query.name();
-        let record = |data| Record::from_rdata(name.into(), TTL, data);
-        match dns::answer(&snapshot, &name.to_string(), kind, region) {
-            Answer::NxDomain => (ResponseCode::NXDomain, vec![]),
-            Answer::NoData => (ResponseCode::NoError, vec![]),
-            Answer::Text(strings) => {
-                (ResponseCode::NoError, vec![record(RData::TXT(rdata::TXT::new(strings)))])
+        let machines = self.fabric.fleet.all();
+        let asker = machines.iter().find(|machine| machine.address == info.src.ip());
+        let region = asker.map_or(&self.region, |machine| &machine.region).clone();
+        Some(Question { name: dns::normal(&info.query.name().to_string()), kind, region })
+    }
+
+    /// `None`: nothing is answered.
+    fn answer(&self, question: &Question, effect: Option<Effect>) -> Option<Answered> {
+        let snapshot = match effect {
+            Some(Effect::Dropped) => return None,
+            Some(Effect::ServFail) => return Some(Answered::ServFail),
+            Some(Effect::Empty) => {
+                return Some(Answered::Answer(match question.kind {
+                    Type::Txt => Answer::Text(vec![String::new()]),
+                    Type::Aaaa | Type::Other => Answer::NoData,
+                }));
             }
-            Answer::Addresses(mut addresses) => {
-                fastrand::shuffle(&mut addresses);
-                let records = addresses.into_iter().map(|a| record(RData::AAAA(rdata::AAAA(a))));
-                (ResponseCode::NoError, records.collect())
-            }
-        }
+            Some(Effect::Stale(then)) => then,
+            None => Arc::new(self.fabric.snapshot()),
+        };
+        let from = From { region: &question.region, fabric: &self.fabric };
+        Some(Answered::Answer(dns::answer(&snapshot, &question.name, question.kind, &from)))
     }
 }
 
-fn mapped(address: IpAddr) -> std::net::Ipv6Addr {
-    match address {
-        IpAddr::V4(address) => address.to_ipv6_mapped(),
-        IpAddr::V6(address) => address,
+enum Answered {
+    ServFail,
+    Answer(Answer),
+}
+
+fn records(request: &Request, answered: Answered) -> (ResponseCode, Vec<Record>) {
+    let Ok(info) = request.request_info() else { return (ResponseCode::FormErr, vec![]) };
+    let record = |data| Record::from_rdata(info.query.name().into(), TTL, data);
+    match answered {
+        Answered::ServFail => (ResponseCode::ServFail, vec![]),
+        Answered::Answer(Answer::NxDomain) => (ResponseCode::NXDomain, vec![]),
+        Answered::Answer(Answer::NoData) => (ResponseCode::NoError, vec![]),
+        Answered::Answer(Answer::Text(strings)) => {
+            (ResponseCode::NoError, vec![record(RData::TXT(rdata::TXT::new(strings)))])
+        }
+        Answered::Answer(Answer::Addresses(mut addresses)) => {
+            fastrand::shuffle(&mut addresses);
+            let records = addresses.into_iter().map(|a| record(RData::AAAA(rdata::AAAA(a))));
+            (ResponseCode::NoError, records.collect())
+        }
     }
 }
 
@@ -101,8 +132,23 @@ impl RequestHandler for Private {
         Self: 'all,
     {
         Box::pin(async move {
-            let (code, records) = self.records(request);
             let mut metadata = Metadata::response_from_request(&request.metadata);
+            let silence = |mut metadata: Metadata| {
+                metadata.response_code = ResponseCode::ServFail;
+                ResponseInfo::from(Header { metadata, counts: HeaderCounts::default() })
+            };
+            let (code, records) = match self.question(request) {
+                None => (ResponseCode::FormErr, vec![]),
+                Some(question) => {
+                    let verdict =
+                        self.fabric.faults.verdict(&dns::subject(&question.name), &question.region);
+                    tokio::time::sleep(verdict.delay).await;
+                    match self.answer(&question, verdict.effect) {
+                        Some(answered) => records(request, answered),
+                        None => return silence(metadata),
+                    }
+                }
+            };
             metadata.response_code = code;
             metadata.authoritative = true;
             metadata.recursion_available = true;
@@ -117,8 +163,7 @@ impl RequestHandler for Private {
                 Ok(info) => info,
                 Err(error) => {
                     tracing::debug!(%error, "answer a DNS query");
-                    metadata.response_code = ResponseCode::ServFail;
-                    ResponseInfo::from(Header { metadata, counts: HeaderCounts::default() })
+                    silence(metadata)
                 }
             }
         })
@@ -128,31 +173,21 @@ impl RequestHandler for Private {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dns::Entry;
+    use crate::{fabric::Parts, subnet::Subnet};
     use hickory_resolver::{
         TokioResolver,
         config::{ConnectionConfig, NameServerConfig, ResolverConfig},
         net::runtime::TokioRuntimeProvider,
     };
+    use std::net::SocketAddr;
 
     #[tokio::test]
     async fn a_long_answer_is_truncated_over_udp_and_whole_over_tcp() {
-        let entry = |n: u16| Entry {
-            app: "a-router".to_owned(),
-            id: format!("{n:014x}"),
-            region: "iad".to_owned(),
-            group: "app".to_owned(),
-            address: std::net::Ipv6Addr::new(0xfdaa, 0, 0, 0, 0, 0, 0, n),
-            started: true,
-            metadata: vec![],
-        };
-        let snapshot =
-            Snapshot { apps: vec!["a-router".to_owned()], machines: (0..200).map(entry).collect() };
-        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = tcp.local_addr().unwrap();
-        let udp = UdpSocket::bind(address).unwrap();
-        let look = Arc::new(move || snapshot.clone());
-        let _server = serve(tcp, udp, "iad".to_owned(), look).unwrap();
+        let peers = (0..200).map(|n| format!("peer-{n:03}")).collect();
+        let subnet = Subnet::claim(&[]).unwrap();
+        let address: SocketAddr = subnet.block.dns().parse().unwrap();
+        let fabric = Fabric::new(Parts { peers, ..Parts::default() }, subnet).unwrap();
+        fabric.run(&tokio::runtime::Handle::current());
 
         let ask = async |connections: Vec<ConnectionConfig>| {
             let connections = connections.into_iter().map(|mut connection| {
@@ -163,10 +198,13 @@ mod tests {
             let config = ResolverConfig::from_parts(None, vec![], vec![server]);
             let provider = TokioRuntimeProvider::default();
             let resolver = TokioResolver::builder_with_config(config, provider).build().unwrap();
-            let hosts = resolver.ipv6_lookup("a-router.internal.").await.unwrap();
-            let text = resolver.txt_lookup("vms.a-router.internal.").await.unwrap();
-            (hosts.answers().len(), text.answers().len())
+            let text = resolver.txt_lookup("_peer.internal.").await.unwrap();
+            match &text.answers()[0].data {
+                RData::TXT(text) => text.txt_data.concat(),
+                other => panic!("{other}"),
+            }
         };
-        assert_eq!(ask(vec![ConnectionConfig::udp(), ConnectionConfig::tcp()]).await, (200, 1));
+        let text = ask(vec![ConnectionConfig::udp(), ConnectionConfig::tcp()]).await;
+        assert_eq!(text.split(|byte| *byte == b',').count(), 200);
     }
 }

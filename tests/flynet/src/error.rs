@@ -47,6 +47,8 @@ pub enum Error {
     Deploy { app: String, machine: String, updated: usize, total: usize, why: String, log: String },
     #[error("{app}: a deploy cannot change [[mounts]]; a machine keeps its volumes for life")]
     Mounts { app: String },
+    #[error("{0} and {1} are no named pair of regions; name it in `Spec::links` or with `link`")]
+    NoLink(String, String),
     #[error("the network's thread ended: {0}")]
     Thread(String),
 }

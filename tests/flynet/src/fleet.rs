@@ -10,15 +10,12 @@ use tokio::sync::watch;
 
 pub(crate) type Machines = Arc<[Arc<Machine>]>;
 
+#[derive(Default)]
 pub(crate) struct Fleet {
     machines: watch::Sender<Machines>,
 }
 
 impl Fleet {
-    pub(crate) fn new(machines: Vec<Arc<Machine>>) -> Self {
-        Self { machines: watch::Sender::new(machines.into()) }
-    }
-
     pub(crate) fn all(&self) -> Machines {
         Arc::clone(&self.machines.borrow())
     }

@@ -29,6 +29,8 @@ pub struct FlyToml {
     pub kill_timeout: Duration,
     pub env: BTreeMap<String, String>,
     pub http_service: Option<HttpService>,
+    /// Every port that the file says the app listens on.
+    pub ports: Vec<u16>,
     /// Port and path of the HTTP check that says "ready".
     pub ready: Option<(u16, String)>,
     /// Of services and of `[checks]`.
@@ -100,6 +102,13 @@ struct Raw {
     restart: Vec<RestartTable>,
     #[serde(default)]
     vm: Vec<Vm>,
+    #[serde(default)]
+    metrics: Vec<Metrics>,
+}
+
+#[derive(Deserialize)]
+struct Metrics {
+    port: u16,
 }
 
 #[derive(Deserialize)]
@@ -174,6 +183,9 @@ impl Raw {
             found.extend(checks::of_service(&service.checks, path, what, complaints));
         }
         let restart = self.restart.first();
+        let checks = found.iter().map(|check| check.port);
+        let metrics = self.metrics.iter().map(|metrics| metrics.port);
+        let ports = public.into_iter().chain(checks).chain(metrics).collect();
         let memory = self.vm.first().and_then(|vm| vm.memory.as_ref());
         FlyToml {
             app: self.app,
@@ -183,6 +195,7 @@ impl Raw {
             env: self.env,
             ready: ready.or_else(|| public.map(|port| (port, "/readyz".to_owned()))),
             http_service: self.http_service,
+            ports,
             mounts: self.mounts,
             files: self.files,
             restart: restart.map_or(Restart::OnFailure, |table| table.policy),

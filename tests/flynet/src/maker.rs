@@ -10,6 +10,7 @@ use crate::{
     environment,
     error::Error,
     events::Events,
+    fabric::Fabric,
     fleet::is_app,
     fly_toml::FlyToml,
     layout::Layout,
@@ -42,7 +43,7 @@ pub(crate) struct Maker {
     pub(crate) keys: Arc<Generated>,
     pub(crate) layout: Layout,
     pub(crate) events: Arc<Events>,
-    pub(crate) dns: String,
+    pub(crate) fabric: Arc<Fabric>,
     pub(crate) block: Block,
     /// Addresses given so far, in the order of [`Block::machine`].
     pub(crate) given: usize,
@@ -116,7 +117,7 @@ impl Maker {
         let env = environment::of(&environment::Inputs {
             place,
             version: &version,
-            dns: &self.dns,
+            dns: &self.fabric.dns(&place.region)?,
             config: &app.config,
             overrides: &[&intervals, &self.spec.env, &app.app.env],
             secrets: &secrets,

@@ -6,15 +6,17 @@
 //! - Dropping it stops every machine, politely and then not, before it returns;
 //!   Postgres goes last.
 
+mod trouble;
+
 use crate::{
     control::{self, Verb},
     deploy::Deploy,
-    dns, dns_server,
     error::Error,
     events::{Event, Events, Timeline},
+    fabric::Fabric,
     fleet::Fleet,
     lifecycle,
-    machine::{Listed, Machine, Order, State},
+    machine::{Listed, Order, State},
     maker::Maker,
     plan::{self, Plan},
     ready,
@@ -42,7 +44,7 @@ pub struct Flynet {
 /// What the thread and its handles both see.
 pub(crate) struct Shared {
     pub(crate) fleet: Arc<Fleet>,
-    pub(crate) apps: Vec<String>,
+    pub(crate) fabric: Arc<Fabric>,
     pub(crate) dns: String,
     pub(crate) edge: Option<SocketAddr>,
     pub(crate) keys: Arc<Generated>,
@@ -90,7 +92,7 @@ impl Flynet {
         self.shared.edge
     }
 
-    /// `host:port` of the private DNS.
+    /// `host:port` of the private DNS, as the machines of the edge's region ask it.
     pub fn dns(&self) -> &str {
         &self.shared.dns
     }
@@ -271,22 +273,6 @@ impl Shared {
         futures_util::future::try_join_all(acts).await?;
         Ok(machines.iter().map(|machine| machine.id.clone()).collect())
     }
-
-    fn snapshot(&self) -> dns::Snapshot {
-        let entry = |machine: &Arc<Machine>| dns::Entry {
-            app: machine.app.clone(),
-            id: machine.id.clone(),
-            region: machine.region.clone(),
-            group: "app".to_owned(),
-            address: machine.address.to_ipv6_mapped(),
-            started: machine.state() == State::Started,
-            metadata: machine.metadata.borrow().clone().into_iter().collect(),
-        };
-        dns::Snapshot {
-            apps: self.apps.clone(),
-            machines: self.fleet.all().iter().map(entry).collect(),
-        }
-    }
 }
 
 /// The thread: serves until told to stop, then stops the machines.
@@ -302,25 +288,17 @@ fn run(plan: Plan, tell: oneshot::Sender<Result<Handle, Error>>, stop: &Cancella
     runtime.block_on(async move {
         let shared = plan.shared;
         let _until_the_end = plan.postgres;
-        let look = {
-            let shared = Arc::clone(&shared);
-            Arc::new(move || shared.snapshot())
-        };
-        let dns = dns_server::serve(plan.subnet.dns_tcp, plan.subnet.dns_udp, plan.region, look);
-        let serving = dns.map_err(|error| Error::Thread(format!("serve DNS: {error}")));
+        shared.fabric.run(&handle);
         let control = control::serve(&shared.socket, Arc::downgrade(&shared));
         let edge = plan.edge.map(|(listener, edge)| {
             let listener = tokio::net::TcpListener::from_std(listener);
             listener.map(|listener| tokio::spawn(Arc::new(edge).serve(listener)))
         });
         let edge = edge.transpose().map_err(|e| Error::Thread(format!("serve the edge: {e}")));
-        let _dns = match serving.and_then(|dns| edge.and(control).map(|()| dns)) {
-            Ok(dns) => dns,
-            Err(error) => {
-                let _gone = tell.send(Err(error));
-                return;
-            }
-        };
+        if let Err(error) = edge.and(control) {
+            let _gone = tell.send(Err(error));
+            return;
+        }
         if tell.send(Ok(handle)).is_err() {
             return; // nobody waits for this network any more
         }

@@ -7,6 +7,7 @@ use crate::{
     edge::Edge,
     error::Error,
     events::Events,
+    fabric::{Fabric, Parts},
     fleet::Fleet,
     fly_toml::FlyToml,
     layout::Layout,
@@ -27,10 +28,7 @@ use std::{
 /// A network that can be run.
 pub(crate) struct Plan {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) subnet: Subnet,
     pub(crate) edge: Option<(TcpListener, Edge)>,
-    /// The edge's own.
-    pub(crate) region: String,
     /// Ids of the machines that are not started.
     pub(crate) idle: BTreeSet<String>,
     pub(crate) postgres: Option<Postgres>,
@@ -46,13 +44,27 @@ pub(crate) fn plan(spec: &Spec) -> Result<Plan, Error> {
         }
         apps.push(Deployed { name, app: app.clone(), config: Arc::new(config), number: 1 });
     }
-    let subnet = Subnet::claim(&ports(apps.iter().map(|app| &*app.config)))?;
+    let ports = ports(&apps);
+    let subnet = Subnet::claim(&ports)?;
+    let block = subnet.block;
+    let public = apps.iter().find(|app| app.config.http_service.is_some());
+    let region = public.or_else(|| apps.first()).and_then(|app| app.app.placement.first());
+    let region = region.map_or_else(|| "iad".to_owned(), |(region, _)| region.clone());
+    let public = public.map(|app| app.name.clone());
+    let parts = Parts {
+        home: region.clone(),
+        apps: apps.iter().map(|app| app.name.clone()).collect(),
+        ports,
+        peers: spec.peers.clone(),
+        links: spec.links.clone(),
+    };
+    let fabric = Fabric::new(parts, subnet)?;
     let roles: Vec<_> = spec.apps.iter().map(|app| app.role.as_str()).collect();
     let keys = keys::generate(&roles).map_err(|error| Error::Keys(error.to_string()))?;
     let keys = Arc::new(keys);
     let events = Arc::new(Events::new());
     let layout = Layout::open(&spec.root)?;
-    let start = |wanted| Postgres::start(wanted, &layout, subnet.block.postgres());
+    let start = |wanted| Postgres::start(wanted, &layout, block.postgres());
     let postgres = spec.postgres.as_ref().map(start).transpose()?;
     for app in &mut apps {
         postgres.iter().for_each(|postgres| postgres.attach(&mut app.app));
@@ -63,26 +75,22 @@ pub(crate) fn plan(spec: &Spec) -> Result<Plan, Error> {
         keys: Arc::clone(&keys),
         events: Arc::clone(&events),
         layout,
-        dns: subnet.block.dns(),
-        block: subnet.block,
+        fabric: Arc::clone(&fabric),
+        block,
         given: 0,
     };
     let (machines, idle) = machines(&mut maker, &apps)?;
     maker.layout.save()?;
-    let fleet = Arc::new(Fleet::new(machines));
-    let public = apps.iter().find(|app| app.config.http_service.is_some());
-    let first = |app: &Deployed| app.app.placement.first().cloned();
-    let region = public.or_else(|| apps.first()).and_then(first);
-    let region = region.map_or_else(|| "iad".to_owned(), |(region, _)| region);
+    machines.into_iter().for_each(|machine| fabric.fleet.add(machine));
     let edge = match public {
-        Some(app) => Some(edge(spec.edge_port, &fleet, &app.name, &region)?),
+        Some(app) => Some(edge(spec.edge_port, &fabric.fleet, &app, &region)?),
         None => None,
     };
     let changing = apps.iter().map(|app| (app.name.clone(), tokio::sync::Mutex::new(()))).collect();
     let shared = Shared {
-        fleet,
-        apps: apps.into_iter().map(|app| app.name).collect(),
-        dns: maker.dns.clone(),
+        fleet: Arc::clone(&fabric.fleet),
+        fabric,
+        dns: block.dns(),
         edge: edge.as_ref().and_then(|(listener, _)| listener.local_addr().ok()),
         keys,
         socket: maker.layout.socket(),
@@ -90,7 +98,7 @@ pub(crate) fn plan(spec: &Spec) -> Result<Plan, Error> {
         events,
         changing,
     };
-    Ok(Plan { shared: Arc::new(shared), subnet, edge, region, idle, postgres })
+    Ok(Plan { shared: Arc::new(shared), edge, idle, postgres })
 }
 
 /// Every machine, and the ids of those that shall exist without running.
@@ -128,15 +136,10 @@ fn name(spec: &Spec, app: &App, config: &FlyToml) -> Result<String, Error> {
     Err(Error::AppName { path, app, role })
 }
 
-fn ports<'a>(configs: impl Iterator<Item = &'a FlyToml>) -> Vec<u16> {
-    let of = |config: &FlyToml| {
-        let public = config.http_service.as_ref().map(|service| service.internal_port);
-        public.into_iter().chain(config.ready.as_ref().map(|(port, _)| *port)).collect::<Vec<_>>()
-    };
-    let mut ports: Vec<_> = configs.flat_map(of).collect();
-    ports.sort_unstable();
-    ports.dedup();
-    ports
+/// What machines listen on, each port once.
+fn ports(apps: &[Deployed]) -> Vec<u16> {
+    let ports: BTreeSet<_> = apps.iter().flat_map(|app| app.config.ports.clone()).collect();
+    ports.into_iter().collect()
 }
 
 fn edge(

@@ -1,5 +1,6 @@
 //! What a network is made of.
 
+use crate::links::Link;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -21,6 +22,10 @@ pub struct Spec {
     /// Port of the public edge on 127.0.0.1; 0: any free one.
     pub edge_port: u16,
     pub intervals: Intervals,
+    /// Pairs of regions with a distance between them; only these can be cut apart.
+    pub links: Vec<(String, String, Link)>,
+    /// Names of the organisation's WireGuard peers.
+    pub peers: Vec<String>,
     /// Variables of every machine, above `[env]`.
     pub env: BTreeMap<String, String>,
     /// An external Postgres, if apps share one.
@@ -86,6 +91,8 @@ impl Spec {
             prefix: None,
             edge_port: 0,
             intervals: Intervals::default(),
+            links: Vec::new(),
+            peers: Vec::new(),
             env: BTreeMap::new(),
             postgres: None,
         }

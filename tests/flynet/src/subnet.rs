@@ -16,7 +16,7 @@ use std::{
 };
 
 /// The DNS server's port, and the lock.
-const LOCK: u16 = 10053;
+pub(crate) const LOCK: u16 = 10053;
 /// Postgres's port; not its own 5432, where a developer's may listen.
 const POSTGRES: u16 = 15432;
 const TRIES: usize = 64;

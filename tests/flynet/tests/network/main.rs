@@ -4,7 +4,9 @@
 
 mod binary;
 mod deploys;
+mod distance;
 mod edge;
+mod faults;
 mod health;
 mod holds;
 mod isolation;
@@ -92,6 +94,8 @@ fn spec(root: &Path) -> Spec {
         prefix: None,
         edge_port: 0,
         intervals: Intervals::default(),
+        links: vec![],
+        peers: vec![],
         env: [].into(),
         postgres: None,
     }

@@ -10,7 +10,16 @@ use hickory_resolver::{
 use std::net::{Ipv6Addr, SocketAddr};
 
 pub(crate) fn resolver(net: &Flynet) -> TokioResolver {
-    let server: SocketAddr = net.dns().parse().unwrap();
+    resolver_at(net.dns())
+}
+
+/// As the machines of one region ask.
+pub(crate) fn resolver_in(net: &Flynet, region: &str) -> TokioResolver {
+    resolver_at(&net.dns_in(region).unwrap())
+}
+
+fn resolver_at(server: &str) -> TokioResolver {
+    let server: SocketAddr = server.parse().unwrap();
     let connection = |mut config: ConnectionConfig| {
         config.port = server.port();
         config
@@ -22,6 +31,7 @@ pub(crate) fn resolver(net: &Flynet) -> TokioResolver {
     let mut options = ResolverOpts::default();
     options.cache_size = 0;
     options.edns0 = true;
+    options.timeout = PATIENCE;
     TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
         .with_options(options)
         .build()
@@ -40,7 +50,7 @@ pub(crate) async fn aaaa(resolver: &TokioResolver, name: &str) -> Vec<Ipv6Addr> 
         .collect()
 }
 
-async fn txt(resolver: &TokioResolver, name: &str) -> String {
+pub(crate) async fn txt(resolver: &TokioResolver, name: &str) -> String {
     let found = resolver.txt_lookup(name).await.unwrap();
     let record = found.answers().first().unwrap();
     assert_eq!(record.ttl, 5);
