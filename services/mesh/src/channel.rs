@@ -1,48 +1,71 @@
-//! A client channel to one app: a connection to each of its ready machines, and
-//! for every call the less loaded of two of the nearest.
+//! A client channel to one app: connections to its ready machines, and for
+//! every call the cheaper of two of the nearest.
 //!
 //! Invariants:
 //! - A machine is in the ready set exactly while its connection lives, it has
 //!   proved in `Hello` that it is who we meant, and its health says SERVING.
-//! - In-flight counts end with the response *body*, so streams weigh too.
-//! - A request that never reached the wire is tried elsewhere; one that did is
-//!   repeated only if the contract calls it idempotent, within the budget.
-//! - No ready machine for `patience` is an error, never a hang.
+//! - A request that the peer has not looked at is tried elsewhere; one that it
+//!   may have run is repeated only if the contract calls it idempotent, within
+//!   the budget.
+//! - A frozen peer costs one attempt: a call that takes longer than is usual
+//!   there asks the machine for a sign of life, and goes elsewhere without one.
+//!   Slow work of a living machine is never cut short for that.
+//! - No ready machine is an error, never a hang: calls wait for one until
+//!   `patience` after the last one was lost, and not at all after that.
 
-mod connect;
+mod answer;
+mod connection;
+mod hello;
+mod load;
 mod machine;
+mod member;
+mod members;
+mod pick;
 
-pub use machine::{Machine, ResponseBody};
+pub use answer::ResponseBody;
+pub use machine::Machine;
 
 use crate::{
     call::Call,
-    discover::Endpoints,
+    discover::Discovery,
     error::{self, Kind},
     identity::Identity,
     keys::Keys,
-    methods,
+    methods::{self, Method},
     ready::Readiness,
     retry::Budget,
     token::Issuer,
 };
-use connect::Connector;
-use http::{Request, Response};
+use bytes::Bytes;
+use hello::Greeter;
+use http::{Request, Response, request};
 use http_body_util::{BodyExt as _, Full};
 use machine::Failure;
+use member::Members;
 use std::{
     future::Future,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
-use tokio::{sync::watch, time};
+use tokio::{
+    sync::watch,
+    time::{self, Instant},
+};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Status, body::Body};
 use tower_service::Service;
 
 /// Tries of one call, the first included.
 const ATTEMPTS: usize = 4;
+/// How long calls wait for a machine of our own region before other regions are
+/// connected: at start and after a loss it is mostly back at once.
+const NEARBY: Duration = Duration::from_millis(250);
+/// A call may take this many times as long as is usual before its machine is
+/// asked for a sign of life, and never less than `UNUSUAL`.
+const SLOW: f64 = 4.0;
+const UNUSUAL: Duration = Duration::from_millis(250);
 
 /// Whom to call, and as whom.
 pub struct Target {
@@ -52,7 +75,7 @@ pub struct Target {
     pub app: String,
     pub own: Identity,
     pub keys: Arc<Keys>,
-    /// How long a call waits for a first ready machine.
+    /// How long after the loss of the last machine calls wait for one.
     pub patience: Duration,
 }
 
@@ -63,22 +86,40 @@ pub struct Channel(Arc<Inner>);
 struct Inner {
     app: String,
     region: String,
-    ready: watch::Receiver<Vec<Machine>>,
+    ready: watch::Receiver<Ready>,
+    /// When somebody last needed another region.
+    far: watch::Sender<Option<Instant>>,
     budget: Budget,
     patience: Duration,
     _manager: AbortOnDropHandle<()>,
 }
 
+/// The machines that could be called now.
+struct Ready {
+    machines: Vec<Machine>,
+    empty_since: Instant,
+}
+
+/// The body of a call that may have to be sent more than once.
+enum Outgoing {
+    Again(Bytes),
+    Once(Option<Body>),
+}
+
 impl Channel {
-    pub fn new(target: Target, endpoints: Endpoints) -> Self {
-        let (publish, ready) = watch::channel(Vec::new());
-        let (app, region, patience) =
-            (target.app.clone(), target.own.region.clone(), target.patience);
-        let issuer = Arc::new(Issuer::new(Arc::clone(&target.keys)));
-        let connector = Arc::new(Connector { target, issuer, publish });
-        let manager = AbortOnDropHandle::new(tokio::spawn(connector.manage(endpoints)));
+    pub fn new(target: Target, discovery: Discovery) -> Self {
+        let empty = Ready { machines: Vec::new(), empty_since: Instant::now() };
+        let (publish, ready) = watch::channel(empty);
+        let (far, far_wanted) = watch::channel(None);
+        let Target { role, app, own, keys, patience } = target;
+        let region = own.region.clone();
+        let issuer = Arc::new(Issuer::new(Arc::clone(&keys)));
+        let greeter = Arc::new(Greeter { role, app: app.clone(), own, keys });
+        let members = Arc::new(Members { greeter, issuer, publish });
+        let managing = members::manage(members, discovery, region.clone(), far_wanted);
+        let _manager = AbortOnDropHandle::new(tokio::spawn(managing));
         let budget = Budget::default();
-        Self(Arc::new(Inner { app, region, ready, budget, patience, _manager: manager }))
+        Self(Arc::new(Inner { app, region, ready, far, budget, patience, _manager }))
     }
 
     /// The Fly app behind this channel.
@@ -86,15 +127,41 @@ impl Channel {
         &self.0.app
     }
 
-    /// The machines that could be called now.
+    /// The machines that could be called now; of other regions only when they
+    /// have been needed lately.
     pub fn machines(&self) -> Vec<Machine> {
-        self.0.ready.borrow().clone()
+        self.0.ready.borrow().machines.clone()
+    }
+
+    /// The same after giving those of other regions a moment to be connected.
+    pub async fn machines_everywhere(&self) -> Vec<Machine> {
+        let mut ready = self.0.ready.clone();
+        if self.need_far() {
+            ready.mark_unchanged();
+            let enough = Instant::now() + Duration::from_secs(1);
+            let settled = || enough.min(Instant::now() + NEARBY * 2);
+            while let Ok(Ok(())) = time::timeout_at(settled(), ready.changed()).await {}
+        }
+        self.machines()
+    }
+
+    /// Connects to machines of other regions too, for some minutes. Says whether
+    /// nobody has asked for that lately.
+    pub fn need_far(&self) -> bool {
+        let now = Instant::now();
+        self.0.far.send_if_modified(|at| {
+            let stale = at.is_none_or(|at| now - at > Duration::from_secs(10));
+            if stale {
+                *at = Some(now);
+            }
+            stale
+        })
     }
 
     /// Waits until a machine can be called.
     pub async fn connected(&self) {
         let mut ready = self.0.ready.clone();
-        if ready.wait_for(|set| !set.is_empty()).await.is_err() {
+        if ready.wait_for(|ready| !ready.machines.is_empty()).await.is_err() {
             std::future::pending::<()>().await;
         }
     }
@@ -102,69 +169,93 @@ impl Channel {
     /// Says in `readyz` and `status` while no machine can be called. That never
     /// makes the process itself unready. Ends with the channel.
     pub async fn report_missing(self, readiness: Readiness) {
-        let mut machines = self.0.ready.clone();
+        let mut ready = self.0.ready.clone();
         loop {
-            let missing = machines.borrow_and_update().is_empty();
+            let missing = ready.borrow_and_update().machines.is_empty();
             let _reason = missing
                 .then(|| readiness.degraded(format!("no machine of {} is ready", self.0.app)));
-            let changed = |set: &Vec<_>| set.is_empty() != missing;
-            if machines.wait_for(changed).await.is_err() {
+            let mut changed = pin!(async {
+                ready.wait_for(|ready| ready.machines.is_empty() != missing).await.is_ok()
+            });
+            let alive = match time::timeout(NEARBY, &mut changed).await {
+                Ok(alive) => alive,
+                Err(_) => {
+                    if missing {
+                        self.need_far();
+                    }
+                    changed.await
+                }
+            };
+            if !alive {
                 return;
             }
         }
     }
 
-    async fn pick(&self, not: Option<&Machine>) -> Result<Machine, Status> {
+    async fn pick(&self, method: usize, not: Option<&Machine>) -> Result<Machine, Status> {
         let mut ready = self.0.ready.clone();
-        let wait = ready.wait_for(|set| !set.is_empty());
-        let set = time::timeout(self.0.patience, wait).await;
-        let picked = match set {
-            Ok(Ok(set)) => pick(&set, &self.0.region, not).cloned(),
-            Ok(Err(_)) | Err(_) => None,
-        };
-        picked.ok_or_else(|| {
-            let message = format!("no machine of {} is ready", self.0.app);
-            error::status(Kind::Unavailable, Some("NO_ENDPOINT"), None, message)
-        })
+        loop {
+            let (picked, empty_since) = {
+                let ready = ready.borrow_and_update();
+                let picked = pick::pick(&ready.machines, &self.0.region, method, not);
+                (picked, ready.empty_since)
+            };
+            let now = Instant::now();
+            if let Some(machine) = picked {
+                let unhappy = !machine.load().is_usable(now);
+                if unhappy || machine.region() != self.0.region {
+                    self.need_far();
+                }
+                return Ok(machine);
+            }
+            if now >= empty_since + NEARBY {
+                self.need_far();
+            }
+            let patience = empty_since + self.0.patience;
+            if now >= patience {
+                let message = format!("no machine of {} is ready", self.0.app);
+                return Err(error::status(Kind::Unavailable, Some("NO_ENDPOINT"), None, message));
+            }
+            let wake = if now < empty_since + NEARBY { empty_since + NEARBY } else { patience };
+            let _woken = time::timeout_at(wake.min(patience), ready.changed()).await;
+        }
     }
 
     async fn send(&self, request: Request<Body>) -> Result<Response<ResponseBody>, Status> {
         self.0.budget.deposit();
-        let repeatable = methods::method(request.uri().path())
-            .is_some_and(|method| method.idempotent && !method.client_streaming);
+        let method = methods::method(request.uri().path());
+        let index = method.map_or(usize::MAX, |method| method.index);
+        let repeatable = method.is_some_and(Method::repeatable);
         let (head, body) = request.into_parts();
-        let (kept, mut once) = if repeatable {
-            (Some(body.collect().await?.to_bytes()), None)
-        } else {
-            (None, Some(Request::from_parts(head.clone(), body)))
-        };
-        let (mut last, mut failure) = (None, None);
+        let mut outgoing = Outgoing::new(method, body).await?;
+        let (mut last, mut failure) = (None::<Machine>, None);
         for attempt in 0..ATTEMPTS {
-            let request = match (&kept, once.take()) {
-                (Some(bytes), _) => {
-                    let body = Body::new(Full::new(bytes.clone()).map_err(|never| match never {}));
-                    Request::from_parts(head.clone(), body)
-                }
-                (None, Some(request)) => request,
-                (None, None) => break,
-            };
-            if attempt > 0 && failure.is_some() {
+            let Some(request) = outgoing.request(&head) else { break };
+            if failure.is_some() {
                 metrics::counter!("skein_retries_total", "app" => self.0.app.clone()).increment(1);
                 time::sleep(backoff(attempt)).await;
             }
-            let machine = self.pick(last.as_ref()).await?;
-            match machine.send(request).await {
+            let machine = match self.pick(index, last.as_ref()).await {
+                Ok(machine) => machine,
+                Err(status) => return Err(failure.unwrap_or(status)),
+            };
+            let (again, status) = match self.attempt(&machine, request, method).await {
                 Ok(response) => return Ok(response),
-                Err(Failure::Unsent(request)) => once = kept.is_none().then_some(*request),
-                Err(Failure::Lost(status)) => {
-                    let retry = repeatable && self.0.budget.withdraw();
-                    if !retry {
-                        return Err(status);
-                    }
-                    failure = Some(status);
+                Err(Failure::Unsent(request)) => {
+                    outgoing.put_back(request.into_body());
+                    last = Some(machine);
+                    continue;
                 }
+                Err(Failure::Refused(status)) => (true, status),
+                Err(Failure::Busy(status)) => (self.has_other(&machine), status),
+                Err(Failure::Lost(status)) => (repeatable, status),
                 Err(Failure::Final(status)) => return Err(status),
+            };
+            let again = again && outgoing.can_repeat() && attempt + 1 < ATTEMPTS;
+            if !(again && self.0.budget.withdraw()) {
+                return Err(error::already_retried(&status));
             }
+            failure = Some(status);
             last = Some(machine);
         }
         Err(failure.unwrap_or_else(|| {
@@ -172,32 +263,85 @@ impl Channel {
             error::status(Kind::Unavailable, Some("NO_ENDPOINT"), None, message)
         }))
     }
+
+    /// One try on one machine.
+    async fn attempt(
+        &self,
+        machine: &Machine,
+        request: Request<Body>,
+        method: Option<Method>,
+    ) -> Result<Response<ResponseBody>, Failure> {
+        let mut sending = pin!(machine.send(request, method));
+        let Some(method) = method.filter(|method| method.repeatable()) else {
+            return sending.await;
+        };
+        let usual = machine.load().latency(method.index, Instant::now()).unwrap_or_default();
+        let mut patience = UNUSUAL.max(Duration::from_secs_f64((usual * SLOW).min(60.0)));
+        loop {
+            if let Ok(answer) = time::timeout(patience, &mut sending).await {
+                return answer;
+            }
+            // While the sign of life is awaited the answer may still come.
+            let alive = tokio::select! {
+                answer = &mut sending => return answer,
+                alive = machine.is_alive() => alive,
+            };
+            if !alive && self.has_other(machine) {
+                let message = format!("{} shows no sign of life", machine.addr());
+                let reason = Some("NO_SIGN_OF_LIFE");
+                let status = error::status(Kind::Unavailable, reason, None, message);
+                return Err(Failure::Lost(status));
+            }
+            if !alive {
+                self.need_far();
+            }
+            patience = if alive { patience * 2 } else { UNUSUAL };
+        }
+    }
+
+    /// Whether there is a usable machine besides `this`.
+    fn has_other(&self, this: &Machine) -> bool {
+        let now = Instant::now();
+        let ready = self.0.ready.borrow();
+        ready.machines.iter().any(|other| !other.is(this) && other.load().is_usable(now))
+    }
+}
+
+impl Outgoing {
+    /// Keeps the request of a call that sends one message: it may have to be
+    /// sent again, and is in memory anyway.
+    async fn new(method: Option<Method>, body: Body) -> Result<Self, Status> {
+        if method.is_none_or(|method| method.client_streaming) {
+            return Ok(Self::Once(Some(body)));
+        }
+        Ok(Self::Again(body.collect().await?.to_bytes()))
+    }
+
+    fn request(&mut self, head: &request::Parts) -> Option<Request<Body>> {
+        let body = match self {
+            Self::Again(bytes) => {
+                Body::new(Full::new(bytes.clone()).map_err(|never| match never {}))
+            }
+            Self::Once(body) => body.take()?,
+        };
+        Some(Request::from_parts(head.clone(), body))
+    }
+
+    /// Takes back what has never left.
+    fn put_back(&mut self, body: Body) {
+        if let Self::Once(once) = self {
+            *once = Some(body);
+        }
+    }
+
+    fn can_repeat(&self) -> bool {
+        matches!(self, Self::Again(_))
+    }
 }
 
 fn backoff(attempt: usize) -> Duration {
     let longest = Duration::from_millis(20) * (1 << attempt.min(4));
     longest.mul_f64(fastrand::f64())
-}
-
-/// Own region before others, others by measured round trip; within that the
-/// less loaded of two random ones. `not` is avoided while there is a choice.
-fn pick<'a>(set: &'a [Machine], region: &str, not: Option<&Machine>) -> Option<&'a Machine> {
-    let others = |machine: &&Machine| not.is_none_or(|not| not.addr() != machine.addr());
-    let mut choice: Vec<_> = set.iter().filter(others).collect();
-    if choice.is_empty() {
-        choice = set.iter().collect();
-    }
-    let own = |machine: &&Machine| machine.region() == region;
-    if choice.iter().any(own) {
-        choice.retain(own);
-    } else {
-        let nearest = choice.iter().min_by_key(|machine| machine.rtt())?.region().to_owned();
-        choice.retain(|machine| machine.region() == nearest);
-    }
-    let a = fastrand::usize(..choice.len());
-    let b = (a + 1 + fastrand::usize(..choice.len().max(2) - 1)) % choice.len();
-    let (a, b) = (choice[a], choice[b]);
-    Some(if a.in_flight() <= b.in_flight() { a } else { b })
 }
 
 impl Service<Request<Body>> for Channel {

@@ -105,6 +105,27 @@ pub fn status(
     Status::with_error_details(code, message, details)
 }
 
+/// Metadata of `ErrorInfo` on a status that a channel has already tried to
+/// avoid on other machines: nobody above tries again.
+const RETRIED: &str = "retried";
+
+/// Marks `status` as one that other machines were tried for.
+pub fn already_retried(status: &Status) -> Status {
+    let mut details = status.get_error_details();
+    let reason = details.error_info().map(|info| info.reason.clone());
+    details.set_error_info(
+        reason.unwrap_or_else(|| "UNAVAILABLE".to_owned()),
+        DOMAIN,
+        [(RETRIED.to_owned(), "true".to_owned())],
+    );
+    Status::with_error_details(status.code(), status.message(), details)
+}
+
+/// Whether another hop has tried other machines before it sent `status`.
+pub fn was_retried(status: &Status) -> bool {
+    status.get_details_error_info().is_some_and(|info| info.metadata.contains_key(RETRIED))
+}
+
 /// The stable reason of a status, if it carries one.
 pub fn reason(status: &Status) -> Option<String> {
     status.get_details_error_info().map(|info| info.reason)
@@ -147,6 +168,19 @@ mod tests {
         let status = invalid("sampling.max_tokens", "must be at least 1, is -5");
         assert_eq!(field(&status).as_deref(), Some("sampling.max_tokens"));
         assert_eq!(status.message(), "sampling.max_tokens: must be at least 1, is -5");
+    }
+
+    #[test]
+    fn a_retried_status_keeps_what_it_said() {
+        let wait = Duration::from_millis(1500);
+        let kind = Kind::RateLimited { retry_after: Some(wait) };
+        let shed = status(kind, Some("OVERLOADED"), None, "busy".to_owned());
+        assert!(!was_retried(&shed));
+        let marked = already_retried(&shed);
+        assert!(was_retried(&marked));
+        assert_eq!((marked.code(), marked.message()), (shed.code(), "busy"));
+        assert_eq!(reason(&marked).as_deref(), Some("OVERLOADED"));
+        assert_eq!(retry_after(&marked), Some(wait));
     }
 
     #[test]

@@ -9,10 +9,21 @@ use std::{collections::HashMap, sync::LazyLock};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Method {
+    /// Its place among the methods of the contract, below [`count`].
+    pub index: usize,
     /// Repeating a call does no more than making it once.
     pub idempotent: bool,
     /// The caller sends a stream, which cannot be sent again.
     pub client_streaming: bool,
+    pub server_streaming: bool,
+}
+
+impl Method {
+    /// Whether a call may be made again although it may have run: one message
+    /// each way or a stream that is read again, and running twice is running once.
+    pub fn repeatable(self) -> bool {
+        self.idempotent && !self.client_streaming
+    }
 }
 
 static METHODS: LazyLock<HashMap<String, Method>> = LazyLock::new(|| {
@@ -27,13 +38,21 @@ static METHODS: LazyLock<HashMap<String, Method>> = LazyLock::new(|| {
                     level,
                     Some(IdempotencyLevel::Idempotent | IdempotencyLevel::NoSideEffects)
                 );
-                let client_streaming = method.client_streaming();
-                methods.insert(path, Method { idempotent, client_streaming });
+                let (client_streaming, server_streaming) =
+                    (method.client_streaming(), method.server_streaming());
+                let index = methods.len();
+                let method = Method { index, idempotent, client_streaming, server_streaming };
+                methods.insert(path, method);
             }
         }
     }
     methods
 });
+
+/// How many methods the contract has.
+pub fn count() -> usize {
+    METHODS.len()
+}
 
 /// `path` is `/package.Service/Method`.
 pub fn method(path: &str) -> Option<Method> {

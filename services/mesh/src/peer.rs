@@ -112,7 +112,7 @@ impl Peer {
 
 /// Every machine behind `channel`, each asked on its own connection.
 async fn ask(channel: &Channel, call: &Call, request: StatusRequest) -> Vec<MachineStatus> {
-    let machines = channel.machines();
+    let machines = channel.machines_everywhere().await;
     if machines.is_empty() {
         let identity = v1::Identity { app: channel.app().to_owned(), ..v1::Identity::default() };
         let error = "no ready machine".to_owned();

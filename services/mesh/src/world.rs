@@ -4,12 +4,11 @@
 use crate::{
     channel::{self, Channel},
     config::{Common, Life, Setting},
-    discover::{self, Target},
+    discover::{Discovery, Resolver, Target},
     identity::Identity,
     keys::{Generated, KeyError, Keys},
     load::{Limits, Load},
 };
-use hickory_resolver::TokioResolver;
 use std::{
     collections::BTreeMap,
     io,
@@ -64,13 +63,14 @@ impl World {
         let keys = Arc::new(Keys::parse(role, &common.mesh_key, &common.mesh_peers)?);
         let stop = CancellationToken::new();
         stop_on_signals(stop.clone()).map_err(WorldError::Signals)?;
-        let resolver = discover::resolver(common.dns);
+        let resolver = Resolver::new(common.dns);
         let resolver = resolver.map_err(|error| WorldError::Dns(error.to_string()))?;
         let find = Find::Dns {
             resolver: Box::new(resolver),
             apps: common.peer_apps.clone(),
             port: common.peer_port,
             poll: common.poll,
+            remote_poll: common.remote_poll,
         };
         let network = Network::new(common.identity.clone(), &keys, find, common.patience);
         Ok(Self {
@@ -143,10 +143,11 @@ fn stop_on_signals(stop: CancellationToken) -> io::Result<()> {
 
 enum Find {
     Dns {
-        resolver: Box<TokioResolver>,
+        resolver: Box<Resolver>,
         apps: BTreeMap<&'static str, String>,
         port: u16,
         poll: Duration,
+        remote_poll: Duration,
     },
     Fixed(BTreeMap<&'static str, SocketAddr>),
 }
@@ -184,22 +185,27 @@ impl Network {
     /// How many machines of our own app are started; `None` when nobody can say.
     pub async fn own_machines(&self) -> Option<usize> {
         match &self.0.find {
-            Find::Dns { resolver, .. } => discover::count_machines(resolver, &self.0.own.app).await,
+            Find::Dns { resolver, .. } => resolver.count_machines(&self.0.own.app).await,
             Find::Fixed(_) => Some(1),
         }
     }
 
     fn open(&self, role: &'static str) -> Channel {
-        let (app, endpoints) = match &self.0.find {
-            Find::Dns { resolver, apps, port, poll } => {
+        let (app, discovery) = match &self.0.find {
+            Find::Dns { resolver, apps, port, poll, remote_poll } => {
                 let app = apps.get(role).cloned().unwrap_or_else(|| format!("skein-{role}"));
-                let own_region = self.0.own.region.clone();
-                let target = Target { app: app.clone(), port: *port, own_region, poll: *poll };
-                (app, discover::dns(TokioResolver::clone(resolver), target))
+                let target = Target {
+                    app: app.clone(),
+                    port: *port,
+                    own_region: self.0.own.region.clone(),
+                    poll: *poll,
+                    remote_poll: *remote_poll,
+                };
+                (app, Discovery::dns(Resolver::clone(resolver), target))
             }
             Find::Fixed(peers) => {
                 let addrs: Vec<_> = peers.get(role).copied().into_iter().collect();
-                (format!("skein-{role}"), discover::fixed(&addrs, &self.0.own.region))
+                (format!("skein-{role}"), Discovery::fixed(&addrs, &self.0.own.region))
             }
         };
         let target = channel::Target {
@@ -209,6 +215,6 @@ impl Network {
             keys: Arc::clone(&self.0.keys),
             patience: self.0.patience,
         };
-        Channel::new(target, endpoints)
+        Channel::new(target, discovery)
     }
 }

@@ -4,7 +4,9 @@
 #![expect(clippy::unwrap_used, reason = "a failed setup is a failed test")]
 
 use mesh::{
-    Call, Channel, World, channel, discover, error,
+    Call, Channel, World, channel,
+    discover::{self, Discovery},
+    error,
     identity::Identity,
     keys::{self, Generated},
     ready::Readiness,
@@ -101,7 +103,7 @@ fn target(made: &Generated, from: &'static str, to: &'static str) -> channel::Ta
 }
 
 fn channel(made: &Generated, from: &'static str, addrs: &[SocketAddr]) -> Channel {
-    Channel::new(target(made, from, "router"), discover::fixed(addrs, "local"))
+    Channel::new(target(made, from, "router"), Discovery::fixed(addrs, "local"))
 }
 
 fn call() -> Call {
@@ -218,7 +220,7 @@ async fn a_restart_under_load_loses_no_idempotent_call() {
     let (a, b) = (start(&made, "router").await, start(&made, "router").await);
     let endpoint = |addr| discover::Endpoint { addr, region: "local".to_owned() };
     let (_keep, endpoints) = watch::channel(Arc::from([endpoint(a.addr), endpoint(b.addr)]));
-    let channel = Channel::new(target(&made, "gateway", "router"), endpoints);
+    let channel = Channel::new(target(&made, "gateway", "router"), Discovery::following(endpoints));
     channel.connected().await;
     let enough = Arc::new(AtomicUsize::new(0));
     let load: Vec<_> = (0..8)

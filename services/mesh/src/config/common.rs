@@ -35,7 +35,9 @@ pub struct Common {
     pub dns: Option<SocketAddr>,
     /// Shortest time between two lookups of one name.
     pub poll: Duration,
-    /// How long a call waits for a first ready endpoint.
+    /// The same for machines of other regions.
+    pub remote_poll: Duration,
+    /// How long after the last machine of an app was lost calls wait for one.
     pub patience: Duration,
     /// Longest time a call may take, streams included.
     pub max_deadline: Duration,
@@ -84,7 +86,7 @@ impl Common {
         let on_fly = reader.platform("FLY_MACHINE_ID").is_some();
         let mesh_key = reader.required_secret(key("mesh.key").env("SKEIN_MESH_KEY"));
         let mesh_peers = reader.required(key("mesh.peers").env("SKEIN_MESH_PEERS"));
-        let poll = time(reader, "mesh.poll", Duration::from_secs(5));
+        let poll = time(reader, "mesh.poll", Duration::from_secs(2));
         if poll < Duration::from_millis(10) {
             reader.complain(key("mesh.poll"), "below 10ms the DNS server would drown");
         }
@@ -96,7 +98,8 @@ impl Common {
             metrics_port: reader.or(key("listen.metrics"), defaults::METRICS_PORT),
             dns: reader.optional(key("mesh.dns")),
             poll,
-            patience: time(reader, "mesh.patience", Duration::from_secs(3)),
+            remote_poll: time(reader, "mesh.remote-poll", Duration::from_secs(30)),
+            patience: time(reader, "mesh.patience", Duration::from_secs(30)),
             max_deadline: time(reader, "mesh.max-deadline", Duration::from_secs(600)),
             notice: time(reader, "mesh.notice", defaults::NOTICE),
             grace: time(reader, "mesh.grace", defaults::GRACE),
