@@ -64,7 +64,7 @@ async fn pass_on(gateway: &Gateway, mut request: Request) -> Result<Response, St
         if method.client_streaming {
             Body::new(body)
         } else {
-            // The channel may keep it whole, to be able to send it again.
+            // The channel keeps it whole, to be able to send it again.
             let limited = Limited::new(body, h2::MAX_MESSAGE + FRAME_HEAD);
             Body::new(limited.map_err(|_| too_large()))
         }

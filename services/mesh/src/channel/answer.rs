@@ -35,7 +35,7 @@ const LARGEST: usize = h2::MAX_MESSAGE + 4096;
 pin_project! {
     #[project = Parts]
     pub enum ResponseBody {
-        Whole { frames: VecDeque<Frame<Bytes>>, left: u64 },
+        Whole { frames: VecDeque<Frame<Bytes>> },
         Live {
             #[pin]
             body: Until<Tracked>,
@@ -67,11 +67,11 @@ impl ResponseBody {
 
     /// Reads all of `body`; gives the trailers beside it.
     pub(super) async fn gather(mut body: Tracked) -> Result<(Self, Option<HeaderMap>), Failure> {
-        let (mut frames, mut left, mut trailers) = (VecDeque::new(), 0, None);
+        let (mut frames, mut length, mut trailers) = (VecDeque::new(), 0, None);
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(Failure::Lost)?;
-            left += frame.data_ref().map_or(0, Bytes::len);
-            if left > LARGEST {
+            length += frame.data_ref().map_or(0, Bytes::len);
+            if length > LARGEST {
                 let message = format!("the answer is larger than {LARGEST} bytes");
                 let reason = Some("ANSWER_TOO_LARGE");
                 return Err(Failure::Final(error::status(Kind::DataLoss, reason, None, message)));
@@ -79,7 +79,7 @@ impl ResponseBody {
             trailers = frame.trailers_ref().cloned().or(trailers);
             frames.push_back(frame);
         }
-        Ok((Self::Whole { frames, left: left as u64 }, trailers))
+        Ok((Self::Whole { frames }, trailers))
     }
 }
 
@@ -93,26 +93,22 @@ impl HttpBody for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         match self.project() {
             Parts::Live { body, .. } => body.poll_frame(cx),
-            Parts::Whole { frames, left } => {
-                let frame = frames.pop_front();
-                let read = frame.as_ref().and_then(Frame::data_ref).map_or(0, Bytes::len);
-                *left -= read as u64;
-                Poll::Ready(frame.map(Ok))
-            }
+            Parts::Whole { frames } => Poll::Ready(frames.pop_front().map(Ok)),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Live { body, .. } => body.is_end_stream(),
-            Self::Whole { frames, .. } => frames.is_empty(),
+            Self::Whole { frames } => frames.is_empty(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Live { body, .. } => body.size_hint(),
-            Self::Whole { left, .. } => SizeHint::with_exact(*left),
+            // Not exact: gRPC-Web appends the trailers to what it counts.
+            Self::Whole { .. } => SizeHint::default(),
         }
     }
 }
