@@ -82,7 +82,7 @@ fn channel(made: &Generated, addr: SocketAddr) -> Channel {
         keys: Arc::new(made.keys("gateway").unwrap()),
         patience: Duration::from_secs(3),
     };
-    Channel::new(target, discover::fixed(&[addr], "local"))
+    Channel::new(target, discover::Discovery::fixed(&[addr], "local"))
 }
 
 fn call() -> Call {

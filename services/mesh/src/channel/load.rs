@@ -10,7 +10,9 @@
 //! - In-flight calls are counted to the end of the response body.
 //! - A machine that is new or comes back starts expensive and becomes cheap
 //!   within two seconds: that is slow start.
-//! - One slow answer makes a machine at most four times as expensive.
+//! - One slow answer makes a machine at most four times as expensive, and what
+//!   is below a millisecond is noise: it would starve a machine for its cold
+//!   first answer.
 
 use crate::methods;
 use std::{
@@ -23,7 +25,9 @@ use std::{
 use tokio::time::Instant;
 
 /// Time in which an old latency loses most of its weight.
-const DECAY: Duration = Duration::from_secs(10);
+const DECAY: Duration = Duration::from_secs(5);
+/// Seconds of latency below which no difference matters.
+const NOISE: f64 = 0.001;
 /// What a machine that has just joined costs, as a multiple.
 const NEW: f64 = 16.0;
 /// Time in which what is left of that halves: 1.06 after two seconds.
@@ -104,7 +108,7 @@ impl Load {
 
     /// What one more call costs; `typical` stands in for a latency not known.
     pub(super) fn cost(&self, method: usize, typical: f64, now: Instant) -> f64 {
-        let latency = self.latency(method, now).unwrap_or(typical).max(1e-6);
+        let latency = self.latency(method, now).unwrap_or(typical).max(NOISE);
         let since = (now - self.state().joined).as_secs_f64();
         let slow_start = 1.0 + (NEW - 1.0) * 0.5_f64.powf(since / RAMP.as_secs_f64());
         latency * slow_start * (self.in_flight() + 1) as f64
@@ -178,7 +182,7 @@ mod tests {
     use super::*;
 
     const METHOD: usize = 0;
-    const TYPICAL: f64 = 0.001;
+    const TYPICAL: f64 = NOISE;
     const MS: Duration = Duration::from_millis(1);
 
     /// A machine that joined long ago.

@@ -7,10 +7,15 @@
 //! Invariants:
 //! - Our own region comes before every other, others by measured round trip.
 //! - Ejection never takes the last one: when no machine is usable, all are.
+//! - Machines of nearly the same cost share the calls evenly.
 //! - The machine that has just failed is chosen only when there is no other.
 
 use super::Machine;
 use tokio::time::Instant;
+
+/// How many times dearer the first choice must be for the second to be taken.
+/// One call more in flight is enough, a little latency is not.
+const WORTH: f64 = 1.4;
 
 /// What the choice needs to know of a machine.
 pub(super) struct Candidate<'a> {
@@ -66,7 +71,8 @@ fn choose(candidates: &[Candidate<'_>], region: &str) -> Option<usize> {
     let a = fastrand::usize(..choice.len());
     let b = (a + 1 + fastrand::usize(..choice.len().max(2) - 1)) % choice.len();
     let (a, b) = (choice[a], choice[b]);
-    Some(if candidates[a].cost <= candidates[b].cost { a } else { b })
+    let dearer = candidates[a].cost > candidates[b].cost * WORTH;
+    Some(if dearer { b } else { a })
 }
 
 fn nearest<'a>(candidates: &[Candidate<'a>], tier: &[usize], region: &str) -> Option<&'a str> {
@@ -108,8 +114,10 @@ mod tests {
     fn the_cheaper_of_two_and_never_the_dearest_of_many() {
         let set = [at("iad", 0.0, 1.0), at("iad", 0.0, 2.0)];
         assert_eq!(chosen(&set), [0]);
-        let set = [at("iad", 0.0, 1.0), at("iad", 0.0, 2.0), at("iad", 0.0, 3.0)];
+        let set = [at("iad", 0.0, 1.0), at("iad", 0.0, 2.0), at("iad", 0.0, 4.0)];
         assert_eq!(chosen(&set), [0, 1]);
+        let set = [at("iad", 0.0, 1.0), at("iad", 0.0, 1.3)];
+        assert_eq!(chosen(&set), [0, 1], "a little dearer is as good");
     }
 
     #[test]
