@@ -1,10 +1,14 @@
 //! The verbs of `flynet`.
 
+mod change;
 mod logs;
 mod up;
 
 use clap::{Args, Parser, Subcommand};
-use flynet::control::{self, Ask, Reply, Verb};
+use flynet::{
+    Checked, Verdict,
+    control::{self, Ask, Logged, Reply, Verb},
+};
 use std::{
     fmt::Display,
     io::{ErrorKind, Write as _},
@@ -19,6 +23,10 @@ Examples:
   flynet up --dev-key .skein/dev.key          with an API key for the gateway
   flynet ps                                   from another terminal
   flynet kill router                          SIGKILL; stays stopped until `start`
+  flynet freeze router                        SIGSTOP: in DNS, and nobody answers
+  flynet deploy router --env SKEIN_LOG=debug  rolling, in place
+  flynet scale router fra 2                   two machines in fra
+  flynet events                               what happened to the machines
   flynet logs -f model-proxy
 
 Exit codes: 0 ok, 1 failed, 2 usage, 4 no flynet runs on this root.";
@@ -49,6 +57,20 @@ enum Command {
     Stop(Target),
     /// Kill machines with SIGKILL; they stay stopped
     Kill(Target),
+    /// Hold machines with SIGSTOP; DNS and proxy do not notice
+    Freeze(Target),
+    /// Let frozen machines go on
+    Thaw(Target),
+    /// Take machines out of DNS and hold them with their memory; `start` resumes
+    Suspend(Target),
+    /// Replace program, variables or secrets in place, one machine after the other
+    Deploy(change::Deploying),
+    /// Set an app's secrets and deploy them
+    Secrets(change::Secrets),
+    /// Make or destroy machines of an app in a region until there are so many
+    Scale(change::Scaling),
+    /// Print what has happened to the machines
+    Events,
     /// Print what machines have logged
     Logs(logs::Logs),
 }
@@ -96,6 +118,13 @@ pub(crate) async fn run(
         Command::Start(to) => act(root, Verb::Start, "started", to).await,
         Command::Stop(to) => act(root, Verb::Stop, "stopped", to).await,
         Command::Kill(to) => act(root, Verb::Kill, "killed", to).await,
+        Command::Freeze(to) => act(root, Verb::Freeze, "frozen", to).await,
+        Command::Thaw(to) => act(root, Verb::Thaw, "thawed", to).await,
+        Command::Suspend(to) => act(root, Verb::Suspend, "suspended", to).await,
+        Command::Deploy(deploying) => done(root, &deploying.ask()?, "deployed").await,
+        Command::Secrets(secrets) => done(root, &secrets.ask()?, "deployed").await,
+        Command::Scale(scaling) => done(root, &scaling.ask(), "changed").await,
+        Command::Events => events(root).await,
         Command::Logs(logs) => logs.run(root).await,
     }
 }
@@ -107,23 +136,34 @@ async fn ps(root: &Path, json: bool) -> Result<(), Failure> {
     if json {
         return say(serde_json::to_string(&machines).map_err(Failure::new)?);
     }
-    let row = |cells: [&str; 7]| {
-        let [id, app, region, state, address, pid, starts] = cells;
-        format!("{id:<14}  {app:<24} {region:<6} {state:<9} {address:<16} {pid:>7}  {starts}")
+    let row = |cells: [&str; 8]| {
+        let [id, app, region, state, address, pid, checks, starts] = cells;
+        format!(
+            "{id:<14}  {app:<24} {region:<6} {state:<9} {address:<16} {pid:>7}  {checks:<6}  {starts}"
+        )
     };
-    say(row(["ID", "APP", "REGION", "STATE", "ADDRESS", "PID", "STARTS"]))?;
+    say(row(["ID", "APP", "REGION", "STATE", "ADDRESS", "PID", "CHECKS", "STARTS"]))?;
     for m in machines {
         let pid = m.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
         let exit = m.last_exit.map_or_else(String::new, |exit| format!("  last: {exit}"));
-        let (state, address) = (m.state.to_string(), m.address.to_string());
+        let state = if m.frozen { "frozen".to_owned() } else { m.state.to_string() };
+        let address = m.address.to_string();
+        let passing = |check: &&Checked| check.status == Verdict::Passing;
+        let good = m.checks.iter().filter(passing).count();
+        let checks = format!("{good}/{}", m.checks.len());
         let starts = format!("{}{exit}", m.starts);
-        say(row([&m.id, &m.app, &m.region, &state, &address, &pid, &starts]))?;
+        say(row([&m.id, &m.app, &m.region, &state, &address, &pid, &checks, &starts]))?;
     }
     Ok(())
 }
 
 async fn act(root: &Path, verb: Verb, past: &str, to: Target) -> Result<(), Failure> {
-    match ask(root, &Ask::Do { verb, target: to.target }).await? {
+    done(root, &Ask::Do { verb, target: to.target }, past).await
+}
+
+/// A line per machine that it was done to.
+async fn done(root: &Path, question: &Ask, past: &str) -> Result<(), Failure> {
+    match ask(root, question).await? {
         Reply::Done(ids) => {
             for id in ids {
                 say(format_args!("{past} {id}"))?;
@@ -131,8 +171,20 @@ async fn act(root: &Path, verb: Verb, past: &str, to: Target) -> Result<(), Fail
             Ok(())
         }
         Reply::Error(text) => Err(Failure::new(text)),
-        Reply::Machines(_) => Err(Failure::new("flynet answered another question")),
+        Reply::Machines(_) | Reply::Events(_) => {
+            Err(Failure::new("flynet answered another question"))
+        }
     }
+}
+
+async fn events(root: &Path) -> Result<(), Failure> {
+    let Reply::Events(events) = ask(root, &Ask::Events).await? else {
+        return Err(Failure::new("flynet did not understand; is it another version?"));
+    };
+    for Logged { after_ms, machine, app, region, what } in events {
+        say(format_args!("{after_ms:>9} ms  {machine:<14}  {app:<24} {region:<6} {what}"))?;
+    }
+    Ok(())
 }
 
 async fn ask(root: &Path, question: &Ask) -> Result<Reply, Failure> {

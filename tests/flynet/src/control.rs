@@ -1,12 +1,17 @@
-//! The unix socket by which `flynet ps`, `start`, `stop` and `kill` reach a
-//! running network: one JSON line there, one back.
+//! The unix socket by which the verbs of `flynet` reach a running network: one
+//! JSON line there, one back.
 //!
 //! Invariants:
 //! - A verb is answered when it is done, or with the reason why not.
 
-use crate::{error::Error, machine::Listed, network::Shared};
+use crate::{deploy::Deploy, error::Error, events::Event, machine::Listed, network::Shared};
 use serde::{Deserialize, Serialize};
-use std::{fs, io, path::Path, sync::Weak};
+use std::{
+    fs, io,
+    path::Path,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixStream},
@@ -26,11 +31,14 @@ pub enum Verb {
     Suspend,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Ask {
     Ps,
     Do { verb: Verb, target: String },
+    Deploy { target: String, change: Deploy },
+    Scale { target: String, region: String, count: usize },
+    Events,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -39,7 +47,19 @@ pub enum Reply {
     Machines(Vec<Listed>),
     /// The ids it was done to.
     Done(Vec<String>),
+    Events(Vec<Logged>),
     Error(String),
+}
+
+/// An event as `flynet events` shows it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Logged {
+    /// Since the network began.
+    pub after_ms: u64,
+    pub machine: String,
+    pub app: String,
+    pub region: String,
+    pub what: String,
 }
 
 /// Asks the flynet that runs on `root`.
@@ -68,19 +88,37 @@ pub(crate) fn serve(path: &Path, network: Weak<Shared>) -> Result<(), Error> {
     Ok(())
 }
 
-async fn converse(socket: UnixStream, network: &Shared) -> io::Result<()> {
+async fn converse(socket: UnixStream, network: &Arc<Shared>) -> io::Result<()> {
     let mut socket = BufReader::new(socket);
     let mut text = String::new();
     socket.read_line(&mut text).await?;
     let reply = match serde_json::from_str(&text) {
         Ok(Ask::Ps) => Reply::Machines(network.listed()),
-        Ok(Ask::Do { verb, target }) => match network.act(verb, &target).await {
-            Ok(done) => Reply::Done(done),
-            Err(error) => Reply::Error(error.to_string()),
-        },
+        Ok(Ask::Events) => Reply::Events(logged(network)),
+        Ok(Ask::Do { verb, target }) => done(network.act(verb, &target).await),
+        Ok(Ask::Deploy { target, change }) => done(network.deploy(&target, change).await),
+        Ok(Ask::Scale { target, region, count }) => {
+            done(network.scale(&target, &region, count).await)
+        }
         Err(error) => Reply::Error(format!("not understood: {error}")),
     };
     socket.write_all(&line(&reply)).await
+}
+
+fn done(outcome: Result<Vec<String>, Error>) -> Reply {
+    outcome.map_or_else(|error| Reply::Error(error.to_string()), Reply::Done)
+}
+
+fn logged(network: &Shared) -> Vec<Logged> {
+    let timed = network.events.timed().into_iter();
+    let line = |(after, event): (Duration, Event)| Logged {
+        after_ms: u64::try_from(after.as_millis()).unwrap_or(u64::MAX),
+        what: event.what.to_string(),
+        machine: event.machine,
+        app: event.app,
+        region: event.region,
+    };
+    timed.map(line).collect()
 }
 
 fn line(message: &impl Serialize) -> Vec<u8> {

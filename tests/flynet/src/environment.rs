@@ -46,6 +46,7 @@ pub(crate) fn of(inputs: &Inputs<'_>) -> BTreeMap<String, String> {
         ("FLY_VM_MEMORY_MB", inputs.config.memory_mb.to_string()),
         ("PRIMARY_REGION", inputs.config.primary_region.clone()),
         ("SKEIN_MESH__DNS", inputs.dns.to_owned()),
+        ("SKEIN_MESH__FLY_API", place.api.display().to_string()),
         ("SKEIN_LISTEN__HOST", place.address.to_string()),
     ];
     env.extend(own.map(|(name, value)| (name.to_owned(), value)));
@@ -91,6 +92,7 @@ mod tests {
             directory: PathBuf::from("/m"),
             volumes: vec![("/data".to_owned(), PathBuf::from("/v"))],
             log: PathBuf::from("/l"),
+            api: PathBuf::from("/r/00000000000001"),
         };
         let env = of(&Inputs {
             place: &place,

@@ -6,7 +6,7 @@
 //! <root>/volumes/<app>/<source>-<n>/ a volume, of machine <n> alone
 //! <root>/postgres/                   the external Postgres and its data
 //! <root>/logs/<app>-<id>.log         stdout and stderr
-//! <root>/run/                        lock, control socket
+//! <root>/run/                        lock, control socket, /.fly/api of each machine
 //! ```
 //!
 //! Invariants:
@@ -93,6 +93,11 @@ impl Layout {
     /// The directory of the external Postgres, and its log.
     pub(crate) fn postgres(&self) -> (PathBuf, PathBuf) {
         (self.root.join("postgres"), self.root.join("logs/postgres.log"))
+    }
+
+    /// A machine's own socket; its path is short, as the kernel wants 108 bytes.
+    pub(crate) fn api(&self, id: &str) -> PathBuf {
+        self.root.join("run").join(id)
     }
 
     pub(crate) fn socket(&self) -> PathBuf {

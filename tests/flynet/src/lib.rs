@@ -19,6 +19,7 @@
 //! # Ok(()) }
 //! ```
 
+mod api;
 mod checks;
 pub mod control;
 mod deploy;
@@ -43,6 +44,7 @@ mod places;
 mod plan;
 mod postgres;
 mod process;
+mod rate;
 mod ready;
 mod relay;
 mod restart;

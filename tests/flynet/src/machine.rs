@@ -24,6 +24,7 @@ use tokio::{
     sync::{Mutex, watch},
     time::Instant,
 };
+use tokio_util::sync::CancellationToken;
 
 /// One machine of the network.
 pub(crate) struct Machine {
@@ -38,6 +39,8 @@ pub(crate) struct Machine {
     pub(crate) checks: watch::Sender<Vec<Checked>>,
     pub(crate) pace: Pace,
     events: Arc<Events>,
+    /// Destroyed.
+    pub(crate) gone: CancellationToken,
     /// One verb at a time.
     pub(crate) verb: Mutex<()>,
     /// Requests that the edge has with it.
@@ -130,6 +133,7 @@ impl Machine {
             checks: watch::Sender::default(),
             pace,
             events,
+            gone: CancellationToken::new(),
             verb: Mutex::new(()),
             load: Arc::default(),
         };

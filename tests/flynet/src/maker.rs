@@ -86,6 +86,7 @@ impl Maker {
             number,
             directory: self.layout.machine(&id),
             log: self.layout.log(&app.name, &id),
+            api: self.layout.api(&id),
             volumes,
             id,
         };
@@ -159,6 +160,8 @@ pub(crate) struct Place {
     /// Mount destination and the directory that stands for it.
     pub(crate) volumes: Vec<(String, PathBuf)>,
     pub(crate) log: PathBuf,
+    /// Its `/.fly/api`.
+    pub(crate) api: PathBuf,
 }
 
 /// A ULID, as Fly's machine versions are: later ones sort later.

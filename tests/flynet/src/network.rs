@@ -9,6 +9,7 @@
 mod trouble;
 
 use crate::{
+    api,
     control::{self, Verb},
     deploy::Deploy,
     error::Error,
@@ -19,6 +20,7 @@ use crate::{
     machine::{Listed, Order, State},
     maker::Maker,
     plan::{self, Plan},
+    rate::Limits,
     ready,
     spec::Spec,
 };
@@ -53,6 +55,8 @@ pub(crate) struct Shared {
     /// Makes machines; its layout holds the root's lock.
     pub(crate) maker: Mutex<Maker>,
     pub(crate) events: Arc<Events>,
+    /// Of the Machines API.
+    pub(crate) limits: Limits,
     /// One deploy or scaling of an app at a time.
     pub(crate) changing: BTreeMap<String, tokio::sync::Mutex<()>>,
 }
@@ -289,13 +293,15 @@ fn run(plan: Plan, tell: oneshot::Sender<Result<Handle, Error>>, stop: &Cancella
         let shared = plan.shared;
         let _until_the_end = plan.postgres;
         shared.fabric.run(&handle);
+        let weak = || Arc::downgrade(&shared);
+        let apis = shared.fleet.all().iter().try_for_each(|machine| api::serve(machine, weak()));
         let control = control::serve(&shared.socket, Arc::downgrade(&shared));
         let edge = plan.edge.map(|(listener, edge)| {
             let listener = tokio::net::TcpListener::from_std(listener);
             listener.map(|listener| tokio::spawn(Arc::new(edge).serve(listener)))
         });
         let edge = edge.transpose().map_err(|e| Error::Thread(format!("serve the edge: {e}")));
-        if let Err(error) = edge.and(control) {
+        if let Err(error) = edge.and(control).and(apis) {
             let _gone = tell.send(Err(error));
             return;
         }
@@ -307,5 +313,8 @@ fn run(plan: Plan, tell: oneshot::Sender<Result<Handle, Error>>, stop: &Cancella
         let all = all.iter().map(|machine| lifecycle::stop(machine, Order::Stop));
         futures_util::future::join_all(all).await;
         let _gone = std::fs::remove_file(&shared.socket);
+        for machine in &*shared.fleet.all() {
+            let _gone = std::fs::remove_file(&machine.api);
+        }
     });
 }

@@ -15,6 +15,7 @@ use crate::{
     maker::{Deployed, Maker},
     network::Shared,
     postgres::Postgres,
+    rate::Limits,
     spec::{App, Spec},
     subnet::Subnet,
 };
@@ -35,15 +36,7 @@ pub(crate) struct Plan {
 }
 
 pub(crate) fn plan(spec: &Spec) -> Result<Plan, Error> {
-    let mut apps = Vec::new();
-    for app in &spec.apps {
-        let config = FlyToml::read(&app.config)?;
-        let name = name(spec, app, &config)?;
-        if !app.program.is_file() {
-            return Err(Error::NoProgram { role: app.role.clone(), path: app.program.clone() });
-        }
-        apps.push(Deployed { name, app: app.clone(), config: Arc::new(config), number: 1 });
-    }
+    let mut apps = apps(spec)?;
     let ports = ports(&apps);
     let subnet = Subnet::claim(&ports)?;
     let block = subnet.block;
@@ -96,9 +89,24 @@ pub(crate) fn plan(spec: &Spec) -> Result<Plan, Error> {
         socket: maker.layout.socket(),
         maker: Mutex::new(maker),
         events,
+        limits: Limits::default(),
         changing,
     };
     Ok(Plan { shared: Arc::new(shared), edge, idle, postgres })
+}
+
+/// As their files say; a file or program that is no good is refused here.
+fn apps(spec: &Spec) -> Result<Vec<Deployed>, Error> {
+    let mut apps = Vec::new();
+    for app in &spec.apps {
+        let config = FlyToml::read(&app.config)?;
+        let name = name(spec, app, &config)?;
+        if !app.program.is_file() {
+            return Err(Error::NoProgram { role: app.role.clone(), path: app.program.clone() });
+        }
+        apps.push(Deployed { name, app: app.clone(), config: Arc::new(config), number: 1 });
+    }
+    Ok(apps)
 }
 
 /// Every machine, and the ids of those that shall exist without running.

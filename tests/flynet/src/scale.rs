@@ -6,6 +6,7 @@
 //!   told to go; its volume is kept and belongs to nobody.
 
 use crate::{
+    api,
     error::Error,
     events::What,
     lifecycle,
@@ -17,7 +18,7 @@ use std::{fs, sync::Arc};
 impl Shared {
     /// The ids of the machines made or destroyed.
     pub(crate) async fn scale(
-        &self,
+        self: &Arc<Self>,
         target: &str,
         region: &str,
         count: usize,
@@ -39,6 +40,7 @@ impl Shared {
                 maker.layout.save()?;
                 Arc::new(machine)
             };
+            api::serve(&machine, Arc::downgrade(self))?;
             self.fleet.add(Arc::clone(&machine));
             lifecycle::start(&machine).await;
             changed.push(machine.id.clone());
@@ -50,6 +52,7 @@ impl Shared {
         self.fleet.remove(&machine.id);
         lifecycle::stop(machine, Order::Stop).await;
         machine.note(What::Destroyed);
+        machine.gone.cancel();
         let mut maker = self.maker();
         maker.layout.forget(&machine.app, &machine.region, machine.number);
         maker.layout.save()?;

@@ -67,6 +67,9 @@ pub(crate) struct Up {
     /// A variable for every app, or for one
     #[arg(long, value_name = "[ROLE:]NAME=VALUE")]
     env: Vec<String>,
+    /// How many times as fast as Fly health checks and deploys run
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    speed: u32,
     /// Longest wait until a machine is ready, in seconds
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     patience: u64,
@@ -143,6 +146,7 @@ impl Up {
         let programs = self.bin_dir.clone().unwrap_or(beside);
         let mut spec = Spec::skein(&self.workdir, &programs, root);
         spec.edge_port = self.port;
+        spec.intervals.speed = Some(self.speed);
         spec.prefix.clone_from(&self.prefix);
         let all = FOR_ALL.into_iter().filter_map(|name| Some((name.to_owned(), variable(name)?)));
         spec.env.extend(all);
@@ -236,7 +240,7 @@ fn dev_key(path: &Path) -> Result<String, Failure> {
     }
 }
 
-fn usage(text: String) -> Failure {
+pub(super) fn usage(text: String) -> Failure {
     Failure { text, code: 2 }
 }
 

@@ -146,6 +146,39 @@ async fn the_verbs_reach_it_and_sigterm_ends_it_cleanly() {
 }
 
 #[tokio::test]
+async fn machines_are_frozen_deployed_and_scaled_from_a_terminal() {
+    let root = temporary();
+    let here = root.path();
+    workspace(here);
+    let (_running, _) = up(here);
+    let state = |app: &str| ps(here).into_iter().find(|m| m.app == app).unwrap();
+    assert!(flynet(here, &["freeze", "router"]).status.success());
+    assert!(state("echo-router").frozen);
+    let table = flynet(here, &["ps"]);
+    assert!(String::from_utf8_lossy(&table.stdout).contains("frozen"));
+    assert!(flynet(here, &["thaw", "router"]).status.success());
+    assert!(flynet(here, &["suspend", "retrieval"]).status.success());
+    assert_eq!(state("echo-retrieval").state, flynet::State::Suspended);
+
+    let before = state("echo-router").version;
+    let arguments = ["deploy", "router", "--strategy", "immediate", "--env", "A=1"];
+    let deployed = flynet(here, &arguments);
+    assert!(deployed.status.success(), "{}", String::from_utf8_lossy(&deployed.stderr));
+    assert_ne!(state("echo-router").version, before);
+    assert!(flynet(here, &["scale", "router", "fra", "2"]).status.success());
+    assert_eq!(ps(here).iter().filter(|machine| machine.region == "fra").count(), 2);
+    let wrong = flynet(here, &["secrets", "router", "sk-no-name"]);
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(!String::from_utf8_lossy(&wrong.stderr).contains("sk-no-name"));
+
+    let events = flynet(here, &["events"]);
+    let events = String::from_utf8_lossy(&events.stdout);
+    for what in ["frozen", "thawed", "suspended", "deployed", "created"] {
+        assert!(events.contains(what), "{what} in {events}");
+    }
+}
+
+#[tokio::test]
 async fn keys_reach_the_apps_they_are_for() {
     let root = temporary();
     let here = root.path();

@@ -40,6 +40,7 @@ async fn the_environment_is_clean() {
         "SKEIN_MESH_KEY",
         "SKEIN_MESH_PEERS",
         "SKEIN_MESH__DNS",
+        "SKEIN_MESH__FLY_API",
         "TMPDIR",
     ];
     assert_eq!(names, BTreeSet::from(expected));

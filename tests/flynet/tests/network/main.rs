@@ -11,6 +11,7 @@ mod health;
 mod holds;
 mod isolation;
 mod lifecycle;
+mod machines_api;
 mod names;
 mod policies;
 mod postgres;
