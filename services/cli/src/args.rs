@@ -101,7 +101,8 @@ Examples:
     /// Make the keys by which the apps of a mesh know each other.
     #[command(after_help = "Examples:
   skein mesh-keys
-  skein mesh-keys --json > mesh-keys.json")]
+  skein mesh-keys --json > mesh-keys.json
+  SKEIN_MESH_PEERS='gateway=…;router=…' skein mesh-keys rotate router --apps acme")]
     MeshKeys(MeshKeys),
     /// Make a token for calling a private app, valid one minute.
     #[command(after_help = "Reads SKEIN_MESH_KEY, the private key of the app that --issuer names.
@@ -215,13 +216,31 @@ pub(crate) struct CreateKey {
 }
 
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct MeshKeys {
+    #[command(subcommand)]
+    pub(crate) verb: Option<MeshKeysVerb>,
     /// A role to make a key for; may be given again [default: the four apps].
     #[arg(long = "role", value_name = "ROLE")]
     pub(crate) roles: Vec<String>,
     /// First part of the app names in the hints.
     #[arg(long, value_name = "NAME", default_value = "skein")]
     pub(crate) apps: String,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum MeshKeysVerb {
+    /// Replace the key of one app in three deploys, refusing no call in between.
+    Rotate {
+        #[arg(value_name = "ROLE")]
+        role: String,
+        /// What every app has now.
+        #[arg(long, env = "SKEIN_MESH_PEERS", value_name = "TEXT")]
+        peers: String,
+        /// First part of the app names in the commands.
+        #[arg(long, value_name = "NAME", default_value = "skein")]
+        apps: String,
+    },
 }
 
 #[derive(clap::Args)]

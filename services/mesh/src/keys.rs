@@ -112,6 +112,65 @@ pub fn generate(roles: &[&str]) -> Result<Generated, getrandom::Error> {
     Ok(Generated { secrets, peers: peers.join(";") })
 }
 
+/// What replaces the key of one role, and by which steps nobody is refused in
+/// between: first `both` everywhere, then `secret` for the role, then `new`
+/// everywhere.
+pub struct Rotation {
+    /// `SKEIN_MESH_KEY` of the role.
+    pub secret: Secret,
+    /// `SKEIN_MESH_PEERS` with the new public key beside the old.
+    pub both: String,
+    /// `SKEIN_MESH_PEERS` with the new public key alone.
+    pub new: String,
+}
+
+/// Why a key cannot be replaced now.
+#[derive(Debug, thiserror::Error)]
+pub enum RotateError {
+    #[error(transparent)]
+    Peers(#[from] KeyError),
+    #[error("SKEIN_MESH_PEERS has no key for {0}")]
+    Unknown(String),
+    #[error(
+        "SKEIN_MESH_PEERS has {1} keys for {0}: finish the rotation that was begun, that is, \
+         leave only the one in use"
+    )]
+    Unfinished(String, usize),
+    #[error("no randomness from the system: {0}")]
+    Random(#[from] getrandom::Error),
+}
+
+/// Makes a new key for `role`; `peers` is what every app has now.
+pub fn rotate(role: &str, peers: &str) -> Result<Rotation, RotateError> {
+    let made = generate(&[role])?;
+    let fresh = made.peers.split_once('=').map_or("", |(_, key)| key).to_owned();
+    let (mut both, mut new, mut found) = (Vec::new(), Vec::new(), false);
+    for entry in peers.split(';').map(str::trim).filter(|entry| !entry.is_empty()) {
+        let wrong = || KeyError::Public(entry.to_owned());
+        let (name, keys) = entry.split_once('=').ok_or_else(wrong)?;
+        let keys: Vec<_> = keys.split(',').map(str::trim).collect();
+        if keys.iter().any(|key| public(key).is_none()) {
+            return Err(wrong().into());
+        }
+        if name.trim() != role {
+            both.push(entry.to_owned());
+            new.push(entry.to_owned());
+            continue;
+        }
+        let [old] = keys[..] else {
+            return Err(RotateError::Unfinished(role.to_owned(), keys.len()));
+        };
+        found = true;
+        both.push(format!("{role}={old},{fresh}"));
+        new.push(format!("{role}={fresh}"));
+    }
+    if !found {
+        return Err(RotateError::Unknown(role.to_owned()));
+    }
+    let secret = made.secrets.into_values().next().ok_or(KeyError::Private)?;
+    Ok(Rotation { secret, both: both.join(";"), new: new.join(";") })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -134,6 +193,34 @@ mod tests {
         let keys = Keys::parse("gateway", &new.secrets["gateway"], &both).unwrap();
         let signature = old.keys("gateway").unwrap().sign(b"x");
         assert!(keys.verify("gateway", b"x", &signature));
+    }
+
+    #[test]
+    fn in_each_step_of_a_rotation_everybody_understands_everybody() {
+        let made = generate(&["gateway", "router"]).unwrap();
+        let Rotation { secret, both, new } = rotate("router", &made.peers).unwrap();
+        let old = &made.secrets["router"];
+        // Steps are rolled out machine by machine: neighbours of two steps meet.
+        let steps = [(old, &made.peers), (old, &both), (&secret, &both), (&secret, &new)];
+        for pair in steps.windows(2) {
+            for (signing, checking) in [(pair[0], pair[1]), (pair[1], pair[0])] {
+                let router = Keys::parse("router", signing.0, signing.1).unwrap();
+                let gateway = Keys::parse("gateway", &made.secrets["gateway"], checking.1).unwrap();
+                assert!(gateway.verify("router", b"x", &router.sign(b"x")));
+            }
+        }
+        let after = Keys::parse("gateway", &made.secrets["gateway"], &new).unwrap();
+        let before = made.keys("router").unwrap();
+        assert!(!after.verify("router", b"x", &before.sign(b"x")), "the old key is worth nothing");
+    }
+
+    #[test]
+    fn a_rotation_that_cannot_be_is_refused() {
+        let made = generate(&["gateway", "router"]).unwrap();
+        let Rotation { both, .. } = rotate("router", &made.peers).unwrap();
+        assert!(matches!(rotate("router", &both), Err(RotateError::Unfinished(_, 2))));
+        assert!(matches!(rotate("tool", &made.peers), Err(RotateError::Unknown(_))));
+        assert!(matches!(rotate("router", "router=garbage"), Err(RotateError::Peers(_))));
     }
 
     #[test]
