@@ -35,6 +35,7 @@ use crate::{
     ready::Readiness,
     retry::Budget,
     token::Issuer,
+    wake::{self, Waker},
 };
 use bytes::Bytes;
 use hello::Greeter;
@@ -62,6 +63,8 @@ const ATTEMPTS: usize = 4;
 /// How long calls wait for a machine of our own region before other regions are
 /// connected: at start and after a loss it is mostly back at once.
 const NEARBY: Duration = Duration::from_millis(250);
+/// A waiting call says so this often.
+const MISSED: Duration = Duration::from_secs(1);
 /// A call may take this many times as long as is usual before its machine is
 /// asked for a sign of life, and never less than `UNUSUAL`.
 const SLOW: f64 = 4.0;
@@ -77,6 +80,8 @@ pub struct Target {
     pub keys: Arc<Keys>,
     /// How long after the loss of the last machine calls wait for one.
     pub patience: Duration,
+    /// How its machines can be woken, if they can.
+    pub wake: Option<wake::Means>,
 }
 
 /// Cheap to clone; all clones share the connections.
@@ -89,6 +94,7 @@ struct Inner {
     ready: watch::Receiver<Ready>,
     /// When somebody last needed another region.
     far: watch::Sender<Option<Instant>>,
+    waker: Option<Waker>,
     budget: Budget,
     patience: Duration,
     _manager: AbortOnDropHandle<()>,
@@ -111,15 +117,22 @@ impl Channel {
         let empty = Ready { machines: Vec::new(), empty_since: Instant::now() };
         let (publish, ready) = watch::channel(empty);
         let (far, far_wanted) = watch::channel(None);
-        let Target { role, app, own, keys, patience } = target;
+        let Target { role, app, own, keys, patience, wake } = target;
         let region = own.region.clone();
         let issuer = Arc::new(Issuer::new(Arc::clone(&keys)));
+        let waker = wake.map(|means| {
+            let seen = ready.clone();
+            let (app, region, caller) = (app.clone(), region.clone(), own.role);
+            let discovery = discovery.clone();
+            let target = wake::Target { app, region, caller, discovery, means };
+            Waker::new(target, Box::new(move || seen.borrow().machines.clone()))
+        });
         let greeter = Arc::new(Greeter { role, app: app.clone(), own, keys });
         let members = Arc::new(Members { greeter, issuer, publish });
         let managing = members::manage(members, discovery, region.clone(), far_wanted);
         let _manager = AbortOnDropHandle::new(tokio::spawn(managing));
         let budget = Budget::default();
-        Self(Arc::new(Inner { app, region, ready, far, budget, patience, _manager }))
+        Self(Arc::new(Inner { app, region, ready, far, waker, budget, patience, _manager }))
     }
 
     /// The Fly app behind this channel.
@@ -203,22 +216,32 @@ impl Channel {
             let now = Instant::now();
             if let Some(machine) = picked {
                 let unhappy = !machine.load().is_usable(now);
-                if unhappy || machine.region() != self.0.region {
+                let foreign = machine.region() != self.0.region;
+                if unhappy || foreign {
                     self.need_far();
+                }
+                if foreign {
+                    self.missed();
                 }
                 return Ok(machine);
             }
             if now >= empty_since + NEARBY {
                 self.need_far();
             }
-            let patience = empty_since + self.0.patience;
+            let patience = self.missed().unwrap_or(now).max(empty_since + self.0.patience);
             if now >= patience {
                 let message = format!("no machine of {} is ready", self.0.app);
                 return Err(error::status(Kind::Unavailable, Some("NO_ENDPOINT"), None, message));
             }
-            let wake = if now < empty_since + NEARBY { empty_since + NEARBY } else { patience };
+            let wake = if now < empty_since + NEARBY { empty_since + NEARBY } else { now + MISSED };
             let _woken = time::timeout_at(wake.min(patience), ready.changed()).await;
         }
+    }
+
+    /// No machine of our region: somebody may wake one. Until when that may be
+    /// worth waiting for.
+    fn missed(&self) -> Option<Instant> {
+        self.0.waker.as_ref().map(Waker::missed)
     }
 
     async fn send(&self, request: Request<Body>) -> Result<Response<ResponseBody>, Status> {

@@ -4,8 +4,9 @@
 //! In reading order: what a process is told ([`config`], [`identity`],
 //! [`keys`]), how it calls ([`discover`], [`channel`], [`call`], [`token`]),
 //! how it is called ([`serve`], [`deadline`], [`auth`], [`ready`], [`peer`]),
-//! how much it takes on and when it leaves ([`load`], [`watchdog`]), and what it
-//! says about itself ([`telemetry`], [`process`], [`error`]).
+//! how much it takes on, when it leaves and is woken ([`load`], [`grow`],
+//! [`idle`], [`wake`], [`machines`], [`watchdog`]), and what it says about
+//! itself ([`telemetry`], [`process`], [`error`]).
 
 pub mod auth;
 pub mod call;
@@ -17,11 +18,14 @@ pub mod database;
 pub mod deadline;
 pub mod discover;
 pub mod error;
+pub mod grow;
 pub mod h2;
 pub mod health;
 pub mod identity;
+pub mod idle;
 pub mod keys;
 pub mod load;
+pub mod machines;
 pub mod methods;
 pub mod observe;
 pub mod peer;
@@ -31,6 +35,7 @@ pub mod retry;
 pub mod serve;
 pub mod telemetry;
 pub mod token;
+pub mod wake;
 pub mod watchdog;
 pub mod world;
 

@@ -5,8 +5,15 @@
 //! moved to somebody else never receives a prompt.
 
 use crate::{
-    call::Call, channel::Channel, config::Setting, error, identity::Identity, keys::Keys,
-    load::Load, ready::Readiness,
+    call::Call,
+    channel::Channel,
+    config::Setting,
+    error::{self, Kind},
+    identity::Identity,
+    keys::Keys,
+    load::Load,
+    machines::{Machines, Started},
+    ready::Readiness,
 };
 use skein_proto::mesh::v1::{
     self, HelloRequest, HelloResponse, MachineStatus, StatusRequest, StatusResponse, WakeRequest,
@@ -35,6 +42,7 @@ pub struct Peer {
     pub readiness: Readiness,
     pub settings: Arc<[Setting]>,
     pub load: Load,
+    pub machines: Option<Machines>,
     pub since: Instant,
     /// The channels this process calls through.
     pub channels: Arc<dyn Fn() -> Vec<Channel> + Send + Sync>,
@@ -156,8 +164,24 @@ impl PeerService for Peer {
         Ok(Response::new(HelloResponse { callee, signature: signature.into(), runtimes: 1 }))
     }
 
-    async fn wake(&self, _: Request<WakeRequest>) -> Result<Response<WakeResponse>, Status> {
-        Err(error::unimplemented("waking stopped machines is not served by this release"))
+    /// One machine at most: who asks again gets the next one.
+    async fn wake(&self, request: Request<WakeRequest>) -> Result<Response<WakeResponse>, Status> {
+        let region = request.into_inner().region;
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if !(1..=32).contains(&region.len()) || !region.chars().all(plain) {
+            return Err(error::invalid("region", "must be a region code, such as iad"));
+        }
+        let cannot = |message: String| {
+            error::status(Kind::Unavailable, Some("NO_MACHINES_API"), None, message)
+        };
+        let Some(machines) = &self.machines else {
+            return Err(cannot("this process is on no platform that could start a machine".into()));
+        };
+        match machines.start_one(&region).await {
+            Ok(Started::One) => Ok(Response::new(WakeResponse { started: 1 })),
+            Ok(Started::None | Started::TooSoon) => Ok(Response::new(WakeResponse { started: 0 })),
+            Err(error) => Err(cannot(error.to_string())),
+        }
     }
 
     async fn status(

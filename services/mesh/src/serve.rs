@@ -5,12 +5,25 @@
 //! 2. *Drain*: every connection gets a GOAWAY; open streams may finish.
 //! 3. *End*: when `grace` is over the process leaves, streams or not.
 //!
+//! A machine that leaves because it has nothing to do ([`crate::idle`]) goes the
+//! same way with a shorter notice.
+//!
 //! Invariant: notice + grace stay below Fly's `kill_timeout` (a test compares
 //! them with `fly/*.toml`).
 
 use crate::{
-    auth, deadline::DeadlineLayer, h2, health, observe, peer::Peer, process, ready::Readiness,
-    telemetry, token::Checker, watchdog::Watchdog, world::World,
+    auth,
+    deadline::DeadlineLayer,
+    grow, h2, health,
+    idle::{Idle, Siblings},
+    observe,
+    peer::Peer,
+    process,
+    ready::Readiness,
+    telemetry,
+    token::Checker,
+    watchdog::Watchdog,
+    world::World,
 };
 use axum::{
     Router, extract::State, http::StatusCode, middleware, response::IntoResponse, routing::get,
@@ -23,6 +36,7 @@ use hyper_util::{
 use skein_proto::mesh::v1::peer_service_server::PeerServiceServer;
 use std::{io, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, time};
+use tokio_util::task::AbortOnDropHandle;
 use tonic::service::Routes;
 
 /// Slow clients get this long for their HTTP/1.1 request head.
@@ -71,6 +85,35 @@ pub async fn public(world: World, app: Router, readiness: Readiness) -> io::Resu
 }
 
 impl World {
+    /// What goes on beside the calls: showing what the platform refuses, and
+    /// starting siblings.
+    fn tend(&self, readiness: &Readiness) -> Vec<AbortOnDropHandle<()>> {
+        let Some(machines) = &self.machines else { return Vec::new() };
+        let grow = grow::follow(self.load.clone(), machines.clone(), self.identity.region.clone());
+        let report = machines.clone().report(readiness.clone());
+        [tokio::spawn(report), tokio::spawn(grow)].map(AbortOnDropHandle::new).into()
+    }
+
+    /// Until this machine has had nothing to do for so long that it leaves.
+    fn idle(&self) -> impl Future<Output = ()> + use<> {
+        let idle = self.life.idle_exit.zip(self.machines.clone()).map(|(after, machines)| Idle {
+            after,
+            core: self.life.core,
+            load: self.load.clone(),
+            machines,
+            siblings: Siblings {
+                own: self.identity.machine.clone(),
+                network: self.network.clone(),
+            },
+        });
+        async {
+            match idle {
+                Some(idle) => idle.until_free_to_leave().await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
     fn watchdog(&self) -> io::Result<Option<Watchdog>> {
         let patience = Some(self.life.watchdog).filter(|patience| !patience.is_zero());
         patience.map(Watchdog::abort_after).transpose()
@@ -85,6 +128,7 @@ impl World {
             readiness,
             settings: self.settings.clone().into(),
             load: self.load.clone(),
+            machines: self.machines.clone(),
             since: time::Instant::now(),
             channels: Arc::new(move || network.opened()),
         }
@@ -103,11 +147,19 @@ async fn serve(mut world: World, app: Router, readiness: Readiness) -> io::Resul
     }
     tracing::info!(identity = %world.identity, release = world.identity.release, "serving");
     let graceful = GracefulShutdown::new();
+    let _tending = world.tend(&readiness);
+    let idle = world.idle();
     let noticed = async {
-        world.stop.cancelled().await;
-        tracing::info!(notice = ?world.notice, grace = ?world.grace, "stopping");
+        let notice = tokio::select! {
+            () = world.stop.cancelled() => world.notice,
+            // Nobody is being served, and whoever comes now is quicker with
+            // another machine than with the end of this one.
+            () = idle => world.notice / 10,
+        };
+        world.stop.cancel();
+        tracing::info!(?notice, grace = ?world.grace, "stopping");
         readiness.drain();
-        time::sleep(world.notice).await;
+        time::sleep(notice).await;
     };
     tokio::select! {
         () = accept(&world.grpc, app, &graceful) => {}

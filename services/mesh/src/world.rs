@@ -8,6 +8,8 @@ use crate::{
     identity::Identity,
     keys::{Generated, KeyError, Keys},
     load::{Limits, Load},
+    machines::Machines,
+    wake,
 };
 use std::{
     collections::BTreeMap,
@@ -41,6 +43,8 @@ pub struct World {
     pub life: Life,
     /// Counts what this process does; a service adds what no caller waits for.
     pub load: Load,
+    /// The platform's API for our own app; `None` off the platform.
+    pub machines: Option<Machines>,
 }
 
 /// Why the process cannot start.
@@ -87,6 +91,9 @@ impl World {
             grace: common.grace,
             max_deadline: common.max_deadline,
             load: Load::new(common.life.limits),
+            machines: common
+                .on_fly
+                .then(|| Machines::new(&common.life.fly_api, common.identity.clone())),
             life: common.life.clone(),
         })
     }
@@ -115,6 +122,7 @@ impl World {
             grace: Duration::from_secs(2),
             max_deadline: Duration::from_secs(600),
             life: Life::default(),
+            machines: None,
             load: Load::new(Limits::default()),
         })
     }
@@ -185,13 +193,32 @@ impl Network {
     /// How many machines of our own app are started; `None` when nobody can say.
     pub async fn own_machines(&self) -> Option<usize> {
         match &self.0.find {
-            Find::Dns { resolver, .. } => resolver.count_machines(&self.0.own.app).await,
+            Find::Dns { .. } => self.own_machines_started().await.map(|started| started.len()),
             Find::Fixed(_) => Some(1),
         }
     }
 
+    /// The ids of the started machines of our own app; `None` when nobody can
+    /// say.
+    pub async fn own_machines_started(&self) -> Option<Vec<String>> {
+        match &self.0.find {
+            Find::Dns { resolver, .. } => resolver.started(&self.0.own.app).await,
+            Find::Fixed(_) => None,
+        }
+    }
+
+    /// Whether Fly's proxy would start a machine of our own app for a caller.
+    pub async fn has_flycast(&self) -> bool {
+        match &self.0.find {
+            Find::Dns { resolver, port, .. } => {
+                !resolver.flycast(&self.0.own.app, *port).await.is_empty()
+            }
+            Find::Fixed(_) => false,
+        }
+    }
+
     fn open(&self, role: &'static str) -> Channel {
-        let (app, discovery) = match &self.0.find {
+        let (app, discovery, wake) = match &self.0.find {
             Find::Dns { resolver, apps, port, poll, remote_poll } => {
                 let app = apps.get(role).cloned().unwrap_or_else(|| format!("skein-{role}"));
                 let target = Target {
@@ -201,11 +228,13 @@ impl Network {
                     poll: *poll,
                     remote_poll: *remote_poll,
                 };
-                (app, Discovery::dns(Resolver::clone(resolver), target))
+                let wake = wake::Means { resolver: Resolver::clone(resolver), port: *port };
+                (app, Discovery::dns(Resolver::clone(resolver), target), Some(wake))
             }
             Find::Fixed(peers) => {
                 let addrs: Vec<_> = peers.get(role).copied().into_iter().collect();
-                (format!("skein-{role}"), Discovery::fixed(&addrs, &self.0.own.region))
+                let fixed = Discovery::fixed(&addrs, &self.0.own.region);
+                (format!("skein-{role}"), fixed, None)
             }
         };
         let target = channel::Target {
@@ -214,6 +243,7 @@ impl Network {
             own: self.0.own.clone(),
             keys: Arc::clone(&self.0.keys),
             patience: self.0.patience,
+            wake,
         };
         Channel::new(target, discovery)
     }

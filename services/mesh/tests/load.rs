@@ -4,7 +4,9 @@
 #![expect(clippy::unwrap_used, reason = "a failed setup is a failed test")]
 
 use mesh::{
-    Call, Channel, World, channel, discover, error,
+    Call, Channel, World, channel,
+    discover::Discovery,
+    error,
     identity::Identity,
     keys::{self, Generated},
     load::{self, Limits, Load},
@@ -81,8 +83,9 @@ fn channel(made: &Generated, addr: SocketAddr) -> Channel {
         own: Identity::local("gateway"),
         keys: Arc::new(made.keys("gateway").unwrap()),
         patience: Duration::from_secs(3),
+        wake: None,
     };
-    Channel::new(target, discover::Discovery::fixed(&[addr], "local"))
+    Channel::new(target, Discovery::fixed(&[addr], "local"))
 }
 
 fn call() -> Call {

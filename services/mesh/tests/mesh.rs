@@ -99,6 +99,7 @@ fn target(made: &Generated, from: &'static str, to: &'static str) -> channel::Ta
         own: Identity::local(from),
         keys: Arc::new(made.keys(from).unwrap()),
         patience: Duration::from_millis(300),
+        wake: None,
     }
 }
 

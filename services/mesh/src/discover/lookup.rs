@@ -57,11 +57,27 @@ impl Resolver {
         Ok(addrs)
     }
 
-    /// How many machines of an app are started, by `vms.<app>.internal`; `None`
+    /// The ids of the started machines of an app, by `vms.<app>.internal`; `None`
     /// when DNS cannot say.
-    pub async fn count_machines(&self, app: &str) -> Option<usize> {
-        let found = answer(self.quick.txt_lookup(format!("vms.{app}.internal.")).await).ok()?;
-        Some(parse_list(&texts(found.as_ref())).len())
+    pub async fn started(&self, app: &str) -> Option<Vec<String>> {
+        let machines = self.list(&format!("vms.{app}.internal")).await?;
+        let id = |machine: &String| machine.split(' ').next().unwrap_or_default().to_owned();
+        Some(machines.iter().map(id).collect())
+    }
+
+    /// The regions that have machines of an app, started or not.
+    pub async fn deployed_in(&self, app: &str) -> Option<Vec<String>> {
+        self.list(&format!("all.regions.{app}.internal")).await
+    }
+
+    /// Where Fly's proxy listens for an app, if it was given such an address.
+    pub async fn flycast(&self, app: &str, port: u16) -> Vec<SocketAddr> {
+        self.addresses(&format!("{app}.flycast"), port, false).await.unwrap_or_default()
+    }
+
+    async fn list(&self, name: &str) -> Option<Vec<String>> {
+        let found = answer(self.quick.txt_lookup(format!("{name}.")).await).ok()?;
+        Some(parse_list(&texts(found.as_ref())))
     }
 }
 

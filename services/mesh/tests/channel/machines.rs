@@ -116,6 +116,7 @@ impl App {
             own: Identity::local("gateway"),
             keys: Arc::new(self.keys.keys("gateway").unwrap()),
             patience: Duration::from_secs(10),
+            wake: None,
         };
         Channel::new(target, Discovery::following(self.publish.subscribe()))
     }
