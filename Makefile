@@ -7,7 +7,7 @@ SKEIN_PORT ?= 8080
 PLACES = $(if $(MESH),$(or $(PLACES_$(MESH)),$(error MESH=$(MESH): there is only MESH=regions)))
 PLACES_regions = --regions iad,nrt
 
-.PHONY: help demo up models build test compat check install image
+.PHONY: help demo up models build test bench compat check install image
 
 help: ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -30,6 +30,11 @@ test: build models ## everything that tests
 
 compat: ## whether callers of the last release understand this contract
 	@scripts/compat.sh
+
+# A release build of its own takes about ten minutes on two cores, the measuring five.
+bench: ## what the mesh costs: added time, CPU, memory, start, slow readers (BENCH="--quick", "--minutes 10")
+	@cargo build --release --locked -p gateway -p router -p model-proxy -p retrieval -p bench
+	@target/release/bench $(BENCH)
 
 check: compat ## formatting, lints, documentation, compatibility of the contract
 	cargo fmt --all --check

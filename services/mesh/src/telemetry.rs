@@ -7,12 +7,16 @@
 //! - One global filter: per-layer filters drop spans (tracing#2519).
 //! - A collector that is off or out of reach costs the calls nothing.
 
-use crate::{config::Common, identity::Identity};
+use crate::config::Common;
 use http::HeaderMap;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use opentelemetry::{KeyValue, propagation::Extractor, trace::TracerProvider as _};
 use opentelemetry_otlp::WithExportConfig as _;
-use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
+use opentelemetry_sdk::{
+    Resource,
+    propagation::TraceContextPropagator,
+    trace::{Sampler, SdkTracerProvider},
+};
 use std::{io::IsTerminal as _, sync::OnceLock};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
@@ -40,7 +44,7 @@ impl Telemetry {
             reason: error.to_string(),
         })?;
         let endpoint = common.otlp_endpoint.as_deref();
-        let provider = endpoint.map(|at| provider(at, &common.identity)).transpose()?;
+        let provider = endpoint.map(|at| provider(at, common)).transpose()?;
         let spans = provider.as_ref().map(|provider| {
             opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
             tracing_opentelemetry::layer().with_tracer(provider.tracer("skein"))
@@ -63,7 +67,7 @@ impl Telemetry {
     }
 }
 
-fn provider(endpoint: &str, identity: &Identity) -> Result<SdkTracerProvider, TelemetryError> {
+fn provider(endpoint: &str, common: &Common) -> Result<SdkTracerProvider, TelemetryError> {
     let exporter = opentelemetry_otlp::SpanExporter::builder()
         .with_tonic()
         .with_endpoint(endpoint)
@@ -72,13 +76,20 @@ fn provider(endpoint: &str, identity: &Identity) -> Result<SdkTracerProvider, Te
             endpoint: endpoint.to_owned(),
             reason: error.to_string(),
         })?;
+    let identity = &common.identity;
     let resource = Resource::builder()
         .with_service_name(format!("skein-{}", identity.role))
         .with_attribute(KeyValue::new("service.instance.id", identity.machine.clone()))
         .with_attribute(KeyValue::new("cloud.region", identity.region.clone()))
         .with_attribute(KeyValue::new("service.version", identity.release.clone()))
         .build();
-    Ok(SdkTracerProvider::builder().with_resource(resource).with_batch_exporter(exporter).build())
+    // Whoever began a trace has decided for all who take part in it.
+    let sampler = Sampler::TraceIdRatioBased(common.trace_sample);
+    Ok(SdkTracerProvider::builder()
+        .with_resource(resource)
+        .with_sampler(Sampler::ParentBased(Box::new(sampler)))
+        .with_batch_exporter(exporter)
+        .build())
 }
 
 static PROMETHEUS: OnceLock<Option<PrometheusHandle>> = OnceLock::new();

@@ -46,6 +46,8 @@ pub struct Common {
     pub life: Life,
     pub log: String,
     pub otlp_endpoint: Option<String>,
+    /// Share of the traces that begin here which are exported, 0 to 1.
+    pub trace_sample: f64,
     /// Directory for everything the process writes, and whether it was chosen.
     pub data_dir: PathBuf,
     pub data_dir_set: bool,
@@ -107,6 +109,7 @@ impl Common {
             log: reader.or(key("log.filter").env("SKEIN_LOG"), "info".to_owned()),
             otlp_endpoint: reader
                 .optional(key("telemetry.otlp").env("OTEL_EXPORTER_OTLP_ENDPOINT")),
+            trace_sample: trace_sample(reader),
             data_dir_set: data_dir.is_some(),
             data_dir: data_dir.unwrap_or_else(|| PathBuf::from("data")),
             peer_apps,
@@ -140,6 +143,15 @@ impl Common {
         }
         Ok(format!("sqlite:{}", self.data_dir.join(format!("{}.db", self.identity.role)).display()))
     }
+}
+
+/// All of them unless told otherwise.
+fn trace_sample(reader: &mut Reader<'_>) -> f64 {
+    let share = reader.or(key("telemetry.sample"), 1.0);
+    if !(0.0..=1.0).contains(&share) {
+        reader.complain(key("telemetry.sample"), "must lie between 0 and 1");
+    }
+    share
 }
 
 /// `acme-staging-router` seen from itself: its model-proxy is

@@ -1,0 +1,127 @@
+//! The mesh under test: the release binaries as processes on an emulated
+//! network, called at the gateway's own address, so that no edge proxy of the
+//! emulator is part of any figure.
+
+use crate::{Failure, call::Target, proc};
+use flynet::{Flynet, Spec};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+pub(crate) const KEY: &str = "sk-skein-0123456789abcdefghijklmnopqrstuvwxyz";
+const READY: Duration = Duration::from_secs(60);
+/// Longer than the longest run, so that no timer of ours ends an idle stream.
+const LONG: &str = "2h";
+
+/// What differs between two meshes of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dress {
+    /// Keys and metrics are always on; here nothing else is.
+    Bare,
+    /// With what production has: traces of 1 % of the calls to a collector.
+    Full,
+}
+
+impl Dress {
+    pub(crate) const ALL: [Self; 2] = [Self::Bare, Self::Full];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Bare => "skein bare",
+            Self::Full => "skein full",
+        }
+    }
+
+    pub(crate) const fn meaning(self) -> &'static str {
+        match self {
+            Self::Bare => {
+                "gateway -> router -> model-proxy; API key, mesh tokens and metrics on, no traces"
+            }
+            Self::Full => "the same with 1 % of the calls traced to an OTLP collector",
+        }
+    }
+}
+
+pub(crate) struct Mesh {
+    net: Flynet,
+    gateway: SocketAddr,
+    /// Process id by app.
+    pub(crate) pids: BTreeMap<String, u32>,
+}
+
+/// The root of the workspace, whose `fly/*.toml` are run.
+pub(crate) fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+impl Mesh {
+    pub(crate) async fn start(
+        dress: Dress,
+        programs: &Path,
+        root: &Path,
+        provider: SocketAddr,
+        sink: SocketAddr,
+    ) -> Result<Self, Failure> {
+        let mut spec = Spec::skein(&workspace(), programs, &root.join(dress.name()));
+        let mut env = vec![("SKEIN_MESH__MAX_DEADLINE", LONG.to_owned())];
+        if dress == Dress::Full {
+            env.push(("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{sink}")));
+            env.push(("SKEIN_TELEMETRY__SAMPLE", "0.01".to_owned()));
+        }
+        spec.env.extend(env.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        let mut set = |role: &str, name: &str, value: &str| {
+            if let Some(app) = spec.app_mut(role) {
+                app.secrets.insert(name.to_owned(), value.to_owned());
+            }
+        };
+        set("gateway", "SKEIN_BOOTSTRAP_KEY", KEY);
+        set("gateway", "SKEIN_GATEWAY__DEADLINE", LONG);
+        set("model-proxy", "OPENAI_BASE_URL", &format!("http://{provider}/v1"));
+        set("model-proxy", "OPENAI_API_KEY", "sk-instant");
+        set("model-proxy", "SKEIN_PROVIDER__TOTAL_TIMEOUT", LONG);
+        let net = Flynet::start(spec).await?;
+        net.all_ready(READY).await?;
+        let mut pids = BTreeMap::new();
+        let mut gateway = None;
+        for machine in net.machines() {
+            let role = machine.app.trim_start_matches("skein-").to_owned();
+            if role == "gateway" {
+                gateway = Some(SocketAddr::from((machine.address, 8080)));
+            }
+            pids.insert(role, machine.pid.ok_or("a machine without a process")?);
+        }
+        Ok(Self { net, gateway: gateway.ok_or("no gateway was started")?, pids })
+    }
+
+    pub(crate) fn target(&self, model: &str) -> Target {
+        Target {
+            addr: self.gateway,
+            path: "/v1/chat/completions".to_owned(),
+            key: KEY.to_owned(),
+            model: format!("openai/{model}"),
+        }
+    }
+
+    /// Resident MiB, by app.
+    pub(crate) fn rss(&self) -> BTreeMap<String, f64> {
+        self.pids.iter().map(|(app, pid)| (app.clone(), proc::rss(*pid))).collect()
+    }
+
+    pub(crate) fn threads(&self) -> BTreeMap<String, usize> {
+        self.pids.iter().map(|(app, pid)| (app.clone(), proc::threads(*pid))).collect()
+    }
+
+    /// Machines that are not the processes they were when the mesh started.
+    pub(crate) fn restarted(&self) -> Vec<String> {
+        let same = |pid: Option<u32>| self.pids.values().any(|known| Some(*known) == pid);
+        let machines = self.net.machines().into_iter();
+        machines.filter(|machine| !same(machine.pid)).map(|machine| machine.app).collect()
+    }
+
+    pub(crate) async fn stop(self) {
+        self.net.stop().await;
+    }
+}
