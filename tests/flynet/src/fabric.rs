@@ -11,9 +11,12 @@ use crate::{
     error::Error,
     faults::Faults,
     fleet::Fleet,
+    flycast::Flycast,
     links::{Condition, Link, Links},
     machine::State,
-    places, relay,
+    places,
+    proxy::{Proxy, Times},
+    relay,
     subnet::{LOCK, Subnet},
 };
 use futures_util::future::BoxFuture;
@@ -32,6 +35,8 @@ pub(crate) struct Fabric {
     pub(crate) faults: Arc<Faults>,
     pub(crate) fleet: Arc<Fleet>,
     apps: Vec<String>,
+    flycast: BTreeMap<String, Vec<u16>>,
+    times: Times,
     peers: Vec<(String, Ipv6Addr)>,
     /// What the machines listen on.
     ports: Vec<u16>,
@@ -49,6 +54,8 @@ struct Made {
     /// By the asking region and what is reached.
     relays: BTreeMap<(String, Ipv4Addr), Ipv4Addr>,
     outside: BTreeMap<(String, SocketAddr), SocketAddr>,
+    /// By the asking region and the app.
+    flycast: BTreeMap<(String, String), Ipv4Addr>,
 }
 
 enum Tasks {
@@ -63,6 +70,9 @@ pub(crate) struct Parts {
     /// The region of the edge, and of the DNS server of the machines' subnet.
     pub(crate) home: String,
     pub(crate) apps: Vec<String>,
+    /// Apps with a Flycast address, and its ports.
+    pub(crate) flycast: BTreeMap<String, Vec<u16>>,
+    pub(crate) times: Times,
     /// What the machines listen on.
     pub(crate) ports: Vec<u16>,
     pub(crate) peers: Vec<String>,
@@ -72,7 +82,7 @@ pub(crate) struct Parts {
 impl Fabric {
     /// `subnet`: the machines' own.
     pub(crate) fn new(parts: Parts, subnet: Subnet) -> Result<Arc<Self>, Error> {
-        let Parts { home, apps, ports, peers, links } = parts;
+        let Parts { home, apps, flycast, times, ports, peers, links } = parts;
         let Subnet { block, dns_tcp, dns_udp } = subnet;
         let mut made = Made::default();
         made.dns.insert(home.clone(), block.dns());
@@ -85,12 +95,17 @@ impl Fabric {
             faults: Arc::default(),
             fleet: Arc::default(),
             apps,
+            flycast,
+            times,
             peers,
             ports,
             made: Mutex::new(made),
             tasks: Mutex::new(Tasks::Waiting(Vec::new())),
         });
         fabric.spawn(dns_server::serve(dns_tcp, dns_udp, home, Arc::clone(&fabric)));
+        for app in fabric.flycast.keys() {
+            fabric.spawn(Arc::new(fabric.proxy(app)).autostop());
+        }
         Ok(fabric)
     }
 
@@ -178,18 +193,60 @@ impl Fabric {
         }
     }
 
+    /// The Flycast address of an app for the machines of a region, if it has any.
+    pub(crate) fn flycast(self: &Arc<Self>, region: &str, app: &str) -> Option<Ipv4Addr> {
+        let ports = self.flycast.get(app)?;
+        let mut made = self.made();
+        let key = (region.to_owned(), app.to_owned());
+        if let Some(known) = made.flycast.get(&key) {
+            return Some(*known);
+        }
+        let flycast = Flycast { proxy: self.proxy(app), region: region.to_owned() };
+        let flycast = Arc::new(flycast);
+        let address = made.address(&self.ports).and_then(|address| {
+            let serve = |port: &u16| {
+                let flycast = Arc::clone(&flycast);
+                self.listen((address, *port).into(), |listener| flycast.serve(listener))
+            };
+            ports.iter().try_for_each(serve).map_err(Error::NoNetwork)?;
+            Ok(address)
+        });
+        match address {
+            Ok(address) => {
+                made.flycast.insert(key, address);
+                Some(address)
+            }
+            Err(error) => {
+                tracing::error!(%error, app, "make a Flycast address");
+                None
+            }
+        }
+    }
+
+    pub(crate) fn proxy(self: &Arc<Self>, app: &str) -> Proxy {
+        Proxy { fabric: Arc::clone(self), app: app.to_owned(), times: self.times }
+    }
+
     fn forward(
         &self,
         relay: SocketAddr,
         target: SocketAddr,
         link: watch::Receiver<Condition>,
     ) -> io::Result<()> {
-        let listener = TcpListener::bind(relay)?;
+        self.listen(relay, move |listener| relay::serve(listener, target, link))
+    }
+
+    fn listen<F: Future<Output = ()> + Send>(
+        &self,
+        address: SocketAddr,
+        serve: impl FnOnce(tokio::net::TcpListener) -> F + Send + 'static,
+    ) -> io::Result<()> {
+        let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         self.spawn(async move {
             match tokio::net::TcpListener::from_std(listener) {
-                Ok(listener) => relay::serve(listener, target, link).await,
-                Err(error) => tracing::error!(%error, "listen at a relay"),
+                Ok(listener) => serve(listener).await,
+                Err(error) => tracing::error!(%error, "listen between machines"),
             }
         });
         Ok(())
@@ -255,8 +312,8 @@ impl Asker for From<'_> {
         Some(reached.to_ipv6_mapped())
     }
 
-    fn flycast(&self, _app: &str) -> Option<Ipv6Addr> {
-        None
+    fn flycast(&self, app: &str) -> Option<Ipv6Addr> {
+        Some(self.fabric.flycast(self.region, app)?.to_ipv6_mapped())
     }
 
     fn rtt(&self, region: &str) -> Duration {

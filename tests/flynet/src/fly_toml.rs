@@ -6,9 +6,11 @@
 
 mod checks;
 mod deploy;
+mod service;
 
 pub use checks::{Check, Probe};
 pub use deploy::{DeployTable, Strategy};
+pub use service::{AutoStop, Concurrency, HttpOptions, HttpService, Proxied, Service, Unit};
 
 pub(crate) use deploy::pool;
 
@@ -29,6 +31,7 @@ pub struct FlyToml {
     pub kill_timeout: Duration,
     pub env: BTreeMap<String, String>,
     pub http_service: Option<HttpService>,
+    pub services: Vec<Service>,
     /// Every port that the file says the app listens on.
     pub ports: Vec<u16>,
     /// Port and path of the HTTP check that says "ready".
@@ -42,21 +45,6 @@ pub struct FlyToml {
     /// Restarts of `on-failure` in one window.
     pub retries: usize,
     pub memory_mb: u32,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-pub struct HttpService {
-    pub internal_port: u16,
-    #[serde(default)]
-    pub http_options: HttpOptions,
-    #[serde(default)]
-    checks: Vec<checks::Raw>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-pub struct HttpOptions {
-    #[serde(default)]
-    pub h2_backend: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -88,7 +76,8 @@ struct Raw {
     #[serde(default)]
     env: BTreeMap<String, String>,
     http_service: Option<HttpService>,
-    services: Option<toml::Value>,
+    #[serde(default)]
+    services: Vec<service::Raw>,
     processes: Option<toml::Value>,
     #[serde(default)]
     checks: BTreeMap<String, checks::Raw>,
@@ -146,12 +135,8 @@ impl FlyToml {
 
 impl Raw {
     fn check(self, complaints: &mut Vec<String>) -> FlyToml {
-        for (key, present) in
-            [("services", self.services.is_some()), ("processes", self.processes.is_some())]
-        {
-            if present {
-                complaints.push(format!("{key}: flynet does not emulate it yet"));
-            }
+        if self.processes.is_some() {
+            complaints.push("processes: flynet emulates one process group only".to_owned());
         }
         for name in self.env.keys().filter(|name| name.starts_with("FLY_")) {
             complaints.push(format!("env.{name}: names that begin with FLY_ belong to Fly"));
@@ -159,6 +144,54 @@ impl Raw {
         if self.files.iter().any(|file| file.local_path.is_none()) {
             complaints.push("files: flynet emulates local_path only".to_owned());
         }
+        if self.services.len() + usize::from(self.http_service.is_some()) > 1 {
+            complaints.push("services: flynet emulates one service per app".to_owned());
+        }
+        let (kill_signal, kill_timeout) = self.kill(complaints);
+        let public = self.http_service.as_ref().map(|service| service.proxied.internal_port);
+        let mut found = checks::top_level(&self.checks, public, complaints);
+        let ready = found.iter().find_map(|check| match &check.probe {
+            Probe::Http { path, .. } => Some((check.port, path.clone())),
+            Probe::Tcp => None,
+        });
+        if let Some(service) = &self.http_service {
+            let what = (service.proxied.internal_port, true);
+            let path = "http_service.checks";
+            found.extend(checks::of_service(&service.checks, path, what, complaints));
+        }
+        let mut services = Vec::new();
+        for service in self.services {
+            let (service, checks) = service.check(complaints);
+            services.push(service);
+            found.extend(checks);
+        }
+        let restart = self.restart.first();
+        let checks = found.iter().map(|check| check.port);
+        let metrics = self.metrics.iter().map(|metrics| metrics.port);
+        let served = services.iter().map(|service| service.proxied.internal_port);
+        let ports = public.into_iter().chain(served).chain(checks).chain(metrics).collect();
+        let memory = self.vm.first().and_then(|vm| vm.memory.as_ref());
+        FlyToml {
+            app: self.app,
+            primary_region: self.primary_region,
+            kill_signal,
+            kill_timeout,
+            env: self.env,
+            ready: ready.or_else(|| public.map(|port| (port, "/readyz".to_owned()))),
+            http_service: self.http_service,
+            services,
+            ports,
+            mounts: self.mounts,
+            files: self.files,
+            restart: restart.map_or(Restart::OnFailure, |table| table.policy),
+            retries: restart.and_then(|table| table.retries).unwrap_or(RETRIES),
+            checks: found,
+            deploy: self.deploy.check(complaints),
+            memory_mb: memory.and_then(megabytes).unwrap_or(256),
+        }
+    }
+
+    fn kill(&self, complaints: &mut Vec<String>) -> (Signal, Duration) {
         let signal = self.kill_signal.as_deref().unwrap_or("SIGINT");
         let kill_signal = Signal::from_str(signal).unwrap_or_else(|_| {
             complaints.push(format!("kill_signal: {signal:?} is not a signal"));
@@ -171,39 +204,7 @@ impl Raw {
                 KILL_TIMEOUT
             }),
         };
-        let public = self.http_service.as_ref().map(|service| service.internal_port);
-        let mut found = checks::top_level(&self.checks, public, complaints);
-        let ready = found.iter().find_map(|check| match &check.probe {
-            Probe::Http { path, .. } => Some((check.port, path.clone())),
-            Probe::Tcp => None,
-        });
-        if let Some(service) = &self.http_service {
-            let what = (service.internal_port, true);
-            let path = "http_service.checks";
-            found.extend(checks::of_service(&service.checks, path, what, complaints));
-        }
-        let restart = self.restart.first();
-        let checks = found.iter().map(|check| check.port);
-        let metrics = self.metrics.iter().map(|metrics| metrics.port);
-        let ports = public.into_iter().chain(checks).chain(metrics).collect();
-        let memory = self.vm.first().and_then(|vm| vm.memory.as_ref());
-        FlyToml {
-            app: self.app,
-            primary_region: self.primary_region,
-            kill_signal,
-            kill_timeout,
-            env: self.env,
-            ready: ready.or_else(|| public.map(|port| (port, "/readyz".to_owned()))),
-            http_service: self.http_service,
-            ports,
-            mounts: self.mounts,
-            files: self.files,
-            restart: restart.map_or(Restart::OnFailure, |table| table.policy),
-            retries: restart.and_then(|table| table.retries).unwrap_or(RETRIES),
-            checks: found,
-            deploy: self.deploy.check(complaints),
-            memory_mb: memory.and_then(megabytes).unwrap_or(256),
-        }
+        (kill_signal, kill_timeout)
     }
 }
 
@@ -259,9 +260,10 @@ mod tests {
     #[test]
     fn all_complaints_come_at_once() {
         let text = "app='a'\nprimary_region='iad'\nkill_signal='SIGNOPE'\nkill_timeout='1h'\n\
-                    typo=1\n[env]\nFLY_X='1'\n[[services]]\nprotocol='tcp'";
+                    typo=1\n[env]\nFLY_X='1'\n[processes]\napp='x'\n\
+                    [[services]]\ninternal_port=1\nprotocol='udp'";
         let found = FlyToml::parse(text).unwrap_err().join("\n");
-        for part in ["kill_signal", "kill_timeout", "typo", "env.FLY_X", "services"] {
+        for part in ["kill_signal", "kill_timeout", "typo", "env.FLY_X", "processes", "services"] {
             assert!(found.contains(part), "{part} in {found}");
         }
     }

@@ -20,6 +20,7 @@
 //! ```
 
 mod api;
+mod balance;
 mod checks;
 pub mod control;
 mod deploy;
@@ -33,6 +34,8 @@ mod fabric;
 mod faults;
 mod fleet;
 pub mod fly_toml;
+mod flycast;
+mod idle;
 mod layout;
 mod lifecycle;
 mod links;
@@ -44,6 +47,7 @@ mod places;
 mod plan;
 mod postgres;
 mod process;
+mod proxy;
 mod rate;
 mod ready;
 mod relay;

@@ -53,6 +53,10 @@ impl Links {
         Some(self.pairs().get(&pair(a, b))?.subscribe())
     }
 
+    pub(crate) fn is_cut(&self, a: &str, b: &str) -> bool {
+        self.pairs().get(&pair(a, b)).is_some_and(|pair| pair.borrow().cut)
+    }
+
     fn pairs(&self) -> MutexGuard<'_, BTreeMap<[String; 2], watch::Sender<Condition>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

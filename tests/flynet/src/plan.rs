@@ -8,16 +8,16 @@ use crate::{
     error::Error,
     events::Events,
     fabric::{Fabric, Parts},
-    fleet::Fleet,
     fly_toml::FlyToml,
     layout::Layout,
     machine::Machine,
     maker::{Deployed, Maker},
     network::Shared,
     postgres::Postgres,
+    proxy::Times,
     rate::Limits,
     spec::{App, Spec},
-    subnet::Subnet,
+    subnet::{Block, Subnet},
 };
 use mesh::keys;
 use std::{
@@ -37,21 +37,11 @@ pub(crate) struct Plan {
 
 pub(crate) fn plan(spec: &Spec) -> Result<Plan, Error> {
     let mut apps = apps(spec)?;
-    let ports = ports(&apps);
-    let subnet = Subnet::claim(&ports)?;
-    let block = subnet.block;
     let public = apps.iter().find(|app| app.config.http_service.is_some());
     let region = public.or_else(|| apps.first()).and_then(|app| app.app.placement.first());
     let region = region.map_or_else(|| "iad".to_owned(), |(region, _)| region.clone());
     let public = public.map(|app| app.name.clone());
-    let parts = Parts {
-        home: region.clone(),
-        apps: apps.iter().map(|app| app.name.clone()).collect(),
-        ports,
-        peers: spec.peers.clone(),
-        links: spec.links.clone(),
-    };
-    let fabric = Fabric::new(parts, subnet)?;
+    let (fabric, block) = fabric(spec, &apps, &region)?;
     let roles: Vec<_> = spec.apps.iter().map(|app| app.role.as_str()).collect();
     let keys = keys::generate(&roles).map_err(|error| Error::Keys(error.to_string()))?;
     let keys = Arc::new(keys);
@@ -76,7 +66,7 @@ pub(crate) fn plan(spec: &Spec) -> Result<Plan, Error> {
     maker.layout.save()?;
     machines.into_iter().for_each(|machine| fabric.fleet.add(machine));
     let edge = match public {
-        Some(app) => Some(edge(spec.edge_port, &fabric.fleet, &app, &region)?),
+        Some(app) => Some(edge(spec.edge_port, &fabric, &app, &region)?),
         None => None,
     };
     let changing = apps.iter().map(|app| (app.name.clone(), tokio::sync::Mutex::new(()))).collect();
@@ -93,6 +83,26 @@ pub(crate) fn plan(spec: &Spec) -> Result<Plan, Error> {
         changing,
     };
     Ok(Plan { shared: Arc::new(shared), edge, idle, postgres })
+}
+
+/// What lies between the machines, and the block of their addresses.
+fn fabric(spec: &Spec, apps: &[Deployed], home: &str) -> Result<(Arc<Fabric>, Block), Error> {
+    let ports: BTreeSet<_> = apps.iter().flat_map(|app| app.config.ports.clone()).collect();
+    let ports: Vec<_> = ports.into_iter().collect();
+    let subnet = Subnet::claim(&ports)?;
+    let block = subnet.block;
+    let service =
+        |app: &Deployed| Some((app.name.clone(), app.config.services.first()?.ports.clone()));
+    let parts = Parts {
+        home: home.to_owned(),
+        apps: apps.iter().map(|app| app.name.clone()).collect(),
+        ports,
+        flycast: apps.iter().filter_map(service).collect(),
+        times: Times::of(&spec.intervals),
+        peers: spec.peers.clone(),
+        links: spec.links.clone(),
+    };
+    Ok((Fabric::new(parts, subnet)?, block))
 }
 
 /// As their files say; a file or program that is no good is refused here.
@@ -144,15 +154,9 @@ fn name(spec: &Spec, app: &App, config: &FlyToml) -> Result<String, Error> {
     Err(Error::AppName { path, app, role })
 }
 
-/// What machines listen on, each port once.
-fn ports(apps: &[Deployed]) -> Vec<u16> {
-    let ports: BTreeSet<_> = apps.iter().flat_map(|app| app.config.ports.clone()).collect();
-    ports.into_iter().collect()
-}
-
 fn edge(
     port: u16,
-    fleet: &Arc<Fleet>,
+    fabric: &Arc<Fabric>,
     app: &str,
     region: &str,
 ) -> Result<(TcpListener, Edge), Error> {
@@ -163,5 +167,6 @@ fn edge(
         Ok((listener, port))
     };
     let (listener, port) = bind().map_err(|source| Error::Edge { port, source })?;
-    Ok((listener, Edge::new(Arc::clone(fleet), app.to_owned(), region.to_owned(), port)))
+    let edge = Edge::new(Arc::new(fabric.proxy(app)), region.to_owned(), port);
+    Ok((listener, edge))
 }

@@ -57,18 +57,26 @@ pub(crate) async fn serve(
     }
 }
 
-async fn connection(
-    mut client: TcpStream,
-    target: SocketAddr,
-    mut link: watch::Receiver<Condition>,
-) {
+async fn connection(client: TcpStream, target: SocketAddr, mut link: watch::Receiver<Condition>) {
     let begun = Instant::now();
     pass(&mut link, begun).await;
-    let Ok(mut server) = TcpStream::connect(target).await else {
-        pass(&mut link, Instant::now()).await;
-        let _gone = client.set_zero_linger();
-        return;
-    };
+    match TcpStream::connect(target).await {
+        Ok(server) => join(client, server, link, begun).await,
+        Err(_) => {
+            pass(&mut link, Instant::now()).await;
+            let _gone = client.set_zero_linger();
+        }
+    }
+}
+
+/// Forwards both ways until both have ended; the client asked for the connection at
+/// `begun`.
+pub(crate) async fn join(
+    mut client: TcpStream,
+    mut server: TcpStream,
+    link: watch::Receiver<Condition>,
+    begun: Instant,
+) {
     let _best_effort = (client.set_nodelay(true), server.set_nodelay(true));
     let established = begun + link.borrow().rtt;
     let ended = {

@@ -67,6 +67,13 @@ pub struct Intervals {
     /// How many times as fast as Fly its own clocks run: health checks, the wait
     /// for a deployed machine, the window of the restart policy.
     pub speed: Option<u32>,
+    /// How long Fly Proxy looks for a machine before it refuses; not divided.
+    pub proxy_queue: Option<Duration>,
+    /// The longest life of a connection through Fly Proxy: ten minutes on Fly, when a
+    /// proxy is restarted.
+    pub proxy_cut: Option<Duration>,
+    /// Between two passes of the autostop loop.
+    pub autostop: Option<Duration>,
     /// Between a machine's `started`, when DNS lists it, and its program.
     pub boot: Option<Duration>,
 }

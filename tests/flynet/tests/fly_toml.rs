@@ -2,7 +2,11 @@
 //! with the code's defaults.
 #![expect(clippy::unwrap_used, reason = "a failed setup is a failed test")]
 
-use flynet::{ROLES, fly_toml::FlyToml, schema};
+use flynet::{
+    ROLES,
+    fly_toml::{AutoStop, FlyToml},
+    schema,
+};
 use mesh::config::defaults;
 use nix::sys::signal::Signal;
 use std::{fs, path::PathBuf};
@@ -95,9 +99,25 @@ fn the_gateway_alone_is_public_and_speaks_h2c() {
     assert_eq!(text(&gateway, "http_service.checks.path"), "/healthz");
     assert_eq!(text(&gateway, "http_service.concurrency.type"), "requests");
     assert_eq!(text(&gateway, "http_service.auto_stop_machines"), "off");
+}
+
+#[test]
+fn private_apps_have_a_service_for_waking_up_alone() {
     for role in ["router", "model-proxy", "retrieval"] {
-        let file = table(role);
-        assert!(file.get("http_service").is_none() && file.get("services").is_none(), "{role}");
+        let file = FlyToml::read(&path(role)).unwrap();
+        assert!(file.http_service.is_none() && file.services.len() == 1, "{role}");
+        let service = &file.services[0];
+        assert_eq!(service.ports, [defaults::GRPC_PORT], "{role}");
+        assert_eq!(service.proxied.internal_port, defaults::GRPC_PORT, "{role}");
+        // calls come over 6PN, which the proxy does not see
+        assert_eq!(service.proxied.auto_stop, AutoStop::Off, "{role}");
+        assert!(service.proxied.auto_start, "{role}");
+        // the first deploy of an app with a service and no address makes public ones
+        let text = fs::read_to_string(path(role)).unwrap();
+        let allocate = format!("fly ips allocate-v6 --private -a skein-{role}");
+        let deploy = format!("--config fly/{role}.toml --ha=false --no-public-ips");
+        let (first, then) = (text.find(&allocate).unwrap(), text.find(&deploy).unwrap());
+        assert!(first < then, "{role}");
     }
 }
 

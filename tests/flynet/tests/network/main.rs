@@ -7,6 +7,7 @@ mod deploys;
 mod distance;
 mod edge;
 mod faults;
+mod flycast;
 mod health;
 mod holds;
 mod isolation;
@@ -33,6 +34,8 @@ use tempfile::TempDir;
 
 const ECHO: &str = env!("CARGO_BIN_EXE_flynet-echo");
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the proxy looks for a machine where a test wants to see that it finds none.
+const QUEUE: Duration = Duration::from_millis(200);
 
 const GATEWAY: &str = r#"
 app = "echo-gateway"
@@ -94,7 +97,12 @@ fn spec(root: &Path) -> Spec {
         workdir: root.to_owned(),
         prefix: None,
         edge_port: 0,
-        intervals: Intervals::default(),
+        intervals: Intervals {
+            proxy_queue: Some(QUEUE),
+            // streams that a test still holds do not keep a machine from going
+            kill_timeout: Some(Duration::from_secs(1)),
+            ..Intervals::default()
+        },
         links: vec![],
         peers: vec![],
         env: [].into(),
