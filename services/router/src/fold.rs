@@ -34,6 +34,9 @@ pub fn apply(run: &mut Run, event: &RunEvent) {
             without(run, &changed.degraded);
             if is_over(changed.status()) {
                 run.finished_at = event.at;
+                if let Some(path) = &changed.path {
+                    run.path.insert(0, path.clone());
+                }
             }
         }
         Some(Body::Route(route)) => {

@@ -155,7 +155,7 @@ impl Runs {
             let changed = StatusChanged {
                 status: RunStatus::Failed.into(),
                 error: Some(why),
-                degraded: String::new(),
+                ..StatusChanged::default()
             };
             journal.end(changed, &self.here).await?;
             tracing::warn!(run = %work.run_id, "run interrupted by the end of its machine");
@@ -261,7 +261,7 @@ impl Runs {
             let changed = StatusChanged {
                 status: RunStatus::Failed.into(),
                 error: Some(error),
-                degraded: String::new(),
+                ..StatusChanged::default()
             };
             let mut journal = journal;
             return journal.end(changed, &self.here).await;

@@ -62,7 +62,7 @@ impl Turn<'_> {
                 (RunStatus::Cancelled, None)
             }
         };
-        let changed = StatusChanged { status: status.into(), error, degraded: String::new() };
+        let changed = StatusChanged { status: status.into(), error, ..StatusChanged::default() };
         journal.end(changed, self.here).await
     }
 

@@ -32,7 +32,7 @@ fn event(run_id: &str, seq: u64, body: Body) -> Result<StreamEventsResponse, Sta
 }
 
 fn status(status: RunStatus, error: Option<RunError>) -> Body {
-    Body::Status(StatusChanged { status: status.into(), error, degraded: String::new() })
+    Body::Status(StatusChanged { status: status.into(), error, ..StatusChanged::default() })
 }
 
 fn delta(piece: &str) -> Body {

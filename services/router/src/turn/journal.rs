@@ -46,23 +46,23 @@ impl Journal {
     }
 
     pub async fn append(&mut self, bodies: Vec<Body>) -> Result<(), Error> {
-        self.commit(bodies, None).await
+        let events = bodies.into_iter().map(|body| self.event(body)).collect();
+        self.commit(events, None).await
     }
 
     /// The end of the run.
-    pub async fn end(&mut self, changed: StatusChanged, here: &Identity) -> Result<(), Error> {
+    pub async fn end(&mut self, mut changed: StatusChanged, here: &Identity) -> Result<(), Error> {
+        changed.path = Some(step(here, "run", self.begun.elapsed()));
+        let last = self.event(Body::Status(changed));
         let mut result = self.run.clone();
-        let last = self.event(Body::Status(changed.clone()));
         fold::apply(&mut result, &last);
-        result.path.insert(0, step(here, "run", self.begun.elapsed()));
-        self.commit(vec![Body::Status(changed)], Some(result)).await
+        self.commit(vec![last], Some(result)).await
     }
 
-    async fn commit(&mut self, bodies: Vec<Body>, result: Option<Run>) -> Result<(), Error> {
-        if bodies.is_empty() {
+    async fn commit(&mut self, events: Vec<RunEvent>, result: Option<Run>) -> Result<(), Error> {
+        if events.is_empty() {
             return Ok(());
         }
-        let events = bodies.into_iter().map(|body| self.event(body)).collect();
         let events = self.store.append(&self.lease, events, result).await?;
         for event in &events {
             fold::apply(&mut self.run, event);
