@@ -4,11 +4,12 @@
 //!
 //! Invariants:
 //! - A secret is in the answer to its `CreateKey` and nowhere else.
-//! - A limit that is not enforced is refused, never accepted and ignored.
+//! - A number that cannot be meant is refused naming its field.
 
 use crate::{
     gateway::Gateway,
     keys::{self, Key, Scope},
+    limits::Allowance,
     store::principal,
 };
 use mesh::{
@@ -27,6 +28,7 @@ use tonic::{Request, Response, Status};
 pub const TENANT_RULE: &str = "must be 1 to 63 of a-z 0-9 - _";
 const DEFAULT_SCOPES: [Scope; 3] = [Scope::Model, Scope::Agent, Scope::Retrieval];
 const LONGEST_NAME: usize = 128;
+const LONGEST_TTL: i64 = 100 * 366 * 86_400;
 
 pub struct Admin(Gateway);
 
@@ -62,11 +64,12 @@ fn checked(request: &v1::CreateKeyRequest) -> Result<Vec<Scope>, Status> {
             return Err(error::invalid(field, format!("must not be negative, is {number}")));
         }
     }
-    if request.requests_per_minute > 0 || request.concurrency > 0 {
-        return Err(error::unimplemented(
-            "limits per key are not enforced by this release: leave requests_per_minute and \
-             concurrency at 0",
-        ));
+    if request.ttl_seconds > LONGEST_TTL {
+        let rule = format!(
+            "must be at most {LONGEST_TTL} (a hundred years), is {}; 0 never expires",
+            request.ttl_seconds
+        );
+        return Err(error::invalid("ttl_seconds", rule));
     }
     if request.scopes.is_empty() {
         return Ok(DEFAULT_SCOPES.to_vec());
@@ -98,8 +101,8 @@ fn to_wire(key: &Key) -> v1::Key {
         created_at: Some(timestamp(key.created)),
         expires_at: key.expires.map(timestamp),
         revoked_at: key.revoked.map(timestamp),
-        requests_per_minute: 0,
-        concurrency: 0,
+        requests_per_minute: key.allowance.per_minute.cast_signed(),
+        concurrency: key.allowance.concurrency.cast_signed(),
     }
 }
 
@@ -124,6 +127,10 @@ impl AdminService for Admin {
             tenant: request.tenant.into(),
             principal: principal(&id),
             scopes,
+            allowance: Allowance {
+                per_minute: request.requests_per_minute.unsigned_abs(),
+                concurrency: request.concurrency.unsigned_abs(),
+            },
             created,
             expires,
             revoked: None,
@@ -197,7 +204,6 @@ impl AdminService for Admin {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tonic::Code;
 
     #[test]
     fn a_wrong_key_request_is_refused_naming_the_field() {
@@ -208,13 +214,13 @@ mod tests {
             (v1::CreateKeyRequest { tenant: String::new(), ..good.clone() }, "tenant"),
             (v1::CreateKeyRequest { name: "a\nb".into(), ..good.clone() }, "name"),
             (v1::CreateKeyRequest { ttl_seconds: -1, ..good.clone() }, "ttl_seconds"),
-            (v1::CreateKeyRequest { scopes: vec!["root".into()], ..good.clone() }, "scopes"),
+            (v1::CreateKeyRequest { ttl_seconds: i64::MAX, ..good.clone() }, "ttl_seconds"),
+            (v1::CreateKeyRequest { concurrency: -1, ..good.clone() }, "concurrency"),
+            (v1::CreateKeyRequest { scopes: vec!["root".into()], ..good }, "scopes"),
         ] {
             let status = checked(&request).unwrap_err();
             assert_eq!(error::field(&status).as_deref(), Some(field));
         }
-        let limited = v1::CreateKeyRequest { concurrency: 3, ..good };
-        assert_eq!(checked(&limited).unwrap_err().code(), Code::Unimplemented);
     }
 
     #[test]

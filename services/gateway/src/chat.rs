@@ -8,7 +8,7 @@
 
 use crate::{
     body,
-    gateway::Gateway,
+    gateway::{Caller, Gateway},
     keys::Scope,
     openai::{chunks::Encoder, error::Refusal, request, usage, whole::Gathered},
     run, sse,
@@ -37,9 +37,8 @@ pub async fn complete(
     State(gateway): State<Gateway>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let caller = gateway.caller(request.headers(), request.extensions());
-    let caller = caller.map_err(|denied| Refusal::of(&denied))?;
-    let body = body::read_json(request, gateway.max_body).await?;
+    let caller = Caller::of(&request).map_err(|denied| Refusal::of(&denied))?.clone();
+    let (body, room) = body::read_json(&gateway, request).await?;
     let chat = request::parse(&body)?;
     drop(body);
     let agent = chat.generate.model.strip_prefix(run::PREFIX).map(str::to_owned);
@@ -49,6 +48,7 @@ pub async fn complete(
         Some(agent) => run::start(&gateway, &call, agent, chat.generate).await?,
         None => generate(&gateway, &call, chat.generate).await?,
     };
+    drop(room); // the call has been passed on
     if chat.stream {
         Ok(streamed(answer, chat.include_usage, &gateway))
     } else {

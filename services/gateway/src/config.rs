@@ -4,6 +4,10 @@
 //! - The body limit stays below the mesh's message limit, so that what the edge
 //!   lets in is never refused inside.
 
+mod edge;
+
+pub use edge::Edge;
+
 use crate::keys::SHORTEST;
 use mesh::{
     config::{Common, ConfigError, Secret, Setting, Size, Sources, Time, key},
@@ -24,6 +28,9 @@ pub struct Config {
     pub keep_alive: Duration,
     /// How often other machines' key changes are looked for.
     pub key_poll: Duration,
+    /// How often this gateway tells the others that it lives.
+    pub heartbeat: Duration,
+    pub edge: Edge,
     /// Origins whose pages may call from a browser; `*` for all.
     pub cors_origins: Vec<String>,
     pub bootstrap_key: Option<Secret>,
@@ -45,15 +52,18 @@ impl Config {
         let deadline = reader.or(key("gateway.deadline"), time(600)).0;
         let keep_alive = reader.or(key("gateway.keep_alive"), time(15)).0;
         let key_poll = reader.or(key("gateway.key_poll"), time(1)).0;
+        let heartbeat = reader.or(key("gateway.heartbeat"), time(5)).0;
         for (name, span) in [
             ("gateway.deadline", deadline),
             ("gateway.keep_alive", keep_alive),
             ("gateway.key_poll", key_poll),
+            ("gateway.heartbeat", heartbeat),
         ] {
             if span.is_zero() {
                 reader.complain(key(name), "must be longer than 0s");
             }
         }
+        let edge = Edge::read(&mut reader, max_body);
         let origins: String = reader.or(key("gateway.cors_origins"), String::new());
         let cors_origins = origins.split(',').map(str::trim).filter(|origin| !origin.is_empty());
         let cors_origins = cors_origins.map(str::to_owned).collect();
@@ -79,6 +89,8 @@ impl Config {
                 deadline,
                 keep_alive,
                 key_poll,
+                heartbeat,
+                edge,
                 cors_origins,
                 bootstrap_key,
                 bootstrap_tenant,
@@ -101,9 +113,13 @@ mod tests {
             ("SKEIN_GATEWAY__MAX_BODY", "1GiB"),
             ("SKEIN_GATEWAY__KEEP_ALIVE", "0s"),
             ("SKEIN_BOOTSTRAP__TENANT", "A B"),
+            ("SKEIN_GATEWAY__MAX_HEAD", "1KiB"),
+            ("SKEIN_GATEWAY__STREAMS", "0"),
         ]);
         let error = Config::read(&Sources::of(&environment)).unwrap_err().to_string();
-        for part in ["at least 24", "40MiB", "longer than 0s", "a-z 0-9"] {
+        for part in
+            ["at least 24", "40MiB", "longer than 0s", "a-z 0-9", "8KiB and 1MiB", "more than 0"]
+        {
             assert!(error.contains(part), "{part} is not in {error}");
         }
         assert!(!error.contains("short"), "{error}");

@@ -59,7 +59,11 @@ pub async fn edge(State(gateway): State<Gateway>, mut request: Request, next: Ne
     let span = tracing::info_span!("request", otel.name = %route, otel.kind = "server", %method, request_id = %id);
     telemetry::follow(&span, request.headers());
     let mut record = Record::new(route, in_flight, span.clone());
-    let mut response = next.run(request).instrument(span).await;
+    let mut response = if request.headers().len() > gateway.max_headers {
+        Refusal::too_many_headers(gateway.max_headers).into_response()
+    } else {
+        next.run(request).instrument(span).await
+    };
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&id) {
         headers.insert(REQUEST_ID, id);

@@ -2,7 +2,7 @@
 
 use crate::{
     body, chat,
-    gateway::Gateway,
+    gateway::{Caller, Gateway},
     keys::Scope,
     openai::{embeddings, error::Refusal, usage},
 };
@@ -15,10 +15,9 @@ use mesh::h2;
 use skein_proto::model::v1::model_service_client::ModelServiceClient;
 
 pub async fn embed(State(gateway): State<Gateway>, request: Request) -> Result<Response, Refusal> {
-    let call = gateway.caller(request.headers(), request.extensions());
-    let call = call.and_then(|caller| caller.call(Scope::Model));
+    let call = Caller::of(&request).and_then(|caller| caller.call(Scope::Model));
     let call = call.map_err(|denied| Refusal::of(&denied))?;
-    let body = body::read_json(request, gateway.max_body).await?;
+    let (body, _room) = body::read_json(&gateway, request).await?;
     let embed = embeddings::parse(&body)?;
     drop(body);
     let mut client = ModelServiceClient::new(gateway.router.clone())

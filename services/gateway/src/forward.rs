@@ -8,7 +8,12 @@
 //! - Only the three public services are forwarded; anything else is
 //!   UNIMPLEMENTED.
 
-use crate::{gateway::Gateway, keys::Scope};
+use crate::{
+    door::{self, Surface},
+    gateway::{Caller, Gateway},
+    keys::Scope,
+    pace::Paced,
+};
 use axum::{
     body::Body as AxumBody,
     extract::{Request, State},
@@ -23,6 +28,7 @@ use mesh::{Channel, error, h2, methods};
 use pin_project_lite::pin_project;
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 use tonic::{Status, body::Body};
@@ -43,34 +49,47 @@ fn target<'a>(gateway: &'a Gateway, path: &str) -> Option<(Scope, &'a Channel)> 
 }
 
 pub async fn forward(State(gateway): State<Gateway>, request: Request) -> Response {
-    match pass_on(&gateway, request).await {
-        Ok(response) => response,
-        Err(status) => status.into_http(),
-    }
+    let path = request.uri().path();
+    let target = target(&gateway, path).zip(methods::method(path));
+    let Some(((scope, channel), method)) = target else {
+        let message = format!("{path} is not a method of this gateway");
+        return error::unimplemented(&message).into_http();
+    };
+    door::through(&gateway, Surface::Grpc, request, |request| async {
+        let passed = pass_on(&gateway, scope, channel, method, request).await;
+        passed.unwrap_or_else(Status::into_http)
+    })
+    .await
 }
 
-async fn pass_on(gateway: &Gateway, mut request: Request) -> Result<Response, Status> {
-    let path = request.uri().path();
-    let target = target(gateway, path).zip(methods::method(path));
-    let Some(((scope, channel), method)) = target else {
-        return Err(error::unimplemented(&format!("{path} is not a method of this gateway")));
-    };
-    let caller = gateway.caller(request.headers(), request.extensions());
-    let call = caller.and_then(|caller| caller.call(scope));
+async fn pass_on(
+    gateway: &Gateway,
+    scope: Scope,
+    channel: &Channel,
+    method: methods::Method,
+    mut request: Request,
+) -> Result<Response, Status> {
+    let call = Caller::of(&request).and_then(|caller| caller.call(scope));
     let call = call.map_err(|denied| error::to_status(&denied))?;
     clean(request.headers_mut());
     request.extensions_mut().insert(call);
-    let request = request.map(|body| {
-        if method.client_streaming {
-            Body::new(body)
-        } else {
-            // The channel keeps it whole, to be able to send it again.
-            let limited = Limited::new(body, h2::MAX_MESSAGE + FRAME_HEAD);
-            Body::new(limited.map_err(|_| too_large()))
-        }
-    });
-    let response = channel.clone().oneshot(request).await?;
+    let (head, body) = request.into_parts();
+    let room = Arc::new(gateway.bodies.room());
+    let body = if method.client_streaming {
+        Body::new(body)
+    } else {
+        // The channel keeps it whole, to be able to send it again.
+        let paced = Paced::new(body, gateway.pace, Arc::clone(&room))?;
+        Body::new(Limited::new(paced, h2::MAX_MESSAGE + FRAME_HEAD).map_err(refused))
+    };
+    let response = channel.clone().oneshot(Request::from_parts(head, body)).await?;
+    drop(room); // the call has been passed on
     Ok(response.map(|body| AxumBody::new(Honest { body: Some(body) })))
+}
+
+/// Why a body was not taken: too slow, no room, or too large.
+fn refused(error: Box<dyn std::error::Error + Send + Sync>) -> Status {
+    error.downcast::<Status>().map_or_else(|_| too_large(), |status| *status)
 }
 
 fn too_large() -> Status {

@@ -7,8 +7,13 @@
 use crate::{
     config::Config,
     keys::{self, Denied, Key, Scope},
+    leash::Leashes,
+    limits::{Limits, store::LimitStore},
+    pace::Pace,
+    room::Bodies,
     store::Store,
 };
+use axum::extract::Request;
 use http::HeaderMap;
 use mesh::{Call, Channel, World, clock, load::Load, peer::Peer, ready::Readiness};
 use std::{ops::Deref, sync::Arc, time::Duration};
@@ -20,6 +25,11 @@ pub struct Gateway(Arc<Shared>);
 
 pub struct Shared {
     pub store: Store,
+    pub bodies: Bodies,
+    pub limits: Limits,
+    pub leashes: Leashes,
+    pub pace: Pace,
+    pub max_headers: usize,
     pub router: Channel,
     pub retrieval: Channel,
     pub region: String,
@@ -45,6 +55,7 @@ impl Deref for Gateway {
 pub struct RequestId(pub Arc<str>);
 
 /// Somebody with a good key; what it may do is asked per scope.
+#[derive(Clone)]
 pub struct Caller {
     key: Arc<Key>,
     request_id: Arc<str>,
@@ -52,6 +63,15 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// Who was let in through the door; nobody else gets anywhere.
+    pub fn of(request: &Request) -> Result<&Self, Denied> {
+        request.extensions().get().ok_or(Denied::Missing)
+    }
+
+    pub const fn key(&self) -> &Arc<Key> {
+        &self.key
+    }
+
     /// The call to make on this caller's behalf, if the key has the scope.
     pub fn call(&self, scope: Scope) -> Result<Call, Denied> {
         self.key.allows(scope)?;
@@ -67,8 +87,14 @@ impl Caller {
 
 impl Gateway {
     pub fn new(config: &Config, world: &World, store: Store, readiness: Readiness) -> Self {
+        let limits = Limits::new(LimitStore::new(store.database(), config.heartbeat));
         Self(Arc::new(Shared {
             store,
+            bodies: Bodies::new(config.edge.bytes_in_flight),
+            limits,
+            leashes: Leashes::new(config.edge.reader_timeout, config.edge.max_answer),
+            pace: config.edge.pace,
+            max_headers: config.edge.front.max_headers,
             router: world.network.channel("router"),
             retrieval: world.network.channel("retrieval"),
             region: world.identity.region.clone(),

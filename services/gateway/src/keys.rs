@@ -8,6 +8,7 @@
 //! - An unknown key and a wrong one get the same answer.
 //! - A lookup reads a snapshot in memory, never the database.
 
+use crate::limits::Allowance;
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD as BASE64};
 use mesh::error::{Kind, ServiceError};
 use sha2::{Digest as _, Sha256};
@@ -56,6 +57,7 @@ pub struct Key {
     /// `key:<id>`: who is told to the other services.
     pub principal: Arc<str>,
     pub scopes: Vec<Scope>,
+    pub allowance: Allowance,
     /// Microseconds since 1970, like the next two.
     pub created: i64,
     pub expires: Option<i64>,
@@ -63,7 +65,7 @@ pub struct Key {
 }
 
 /// Why a call is not let in.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
     #[error("no API key: send `authorization: Bearer <key>`")]
     Missing,
@@ -97,6 +99,16 @@ impl ServiceError for Denied {
 }
 
 impl Key {
+    fn is_good(&self, now: i64) -> Result<(), Denied> {
+        if self.revoked.is_some() {
+            return Err(Denied::Revoked);
+        }
+        if self.expires.is_some_and(|expires| expires <= now) {
+            return Err(Denied::Expired);
+        }
+        Ok(())
+    }
+
     pub fn allows(&self, scope: Scope) -> Result<(), Denied> {
         if self.scopes.contains(&scope) { Ok(()) } else { Err(Denied::Scope(scope.name())) }
     }
@@ -121,13 +133,14 @@ impl Snapshot {
         let near = self.0.get(&first(&hash)).map_or(&[][..], Vec::as_slice);
         let key = near.iter().find(|key| bool::from(key.hash.ct_eq(&hash)));
         let key = key.ok_or(Denied::Unknown)?;
-        if key.revoked.is_some() {
-            return Err(Denied::Revoked);
-        }
-        if key.expires.is_some_and(|expires| expires <= now) {
-            return Err(Denied::Expired);
-        }
-        Ok(Arc::clone(key))
+        key.is_good(now).map(|()| Arc::clone(key))
+    }
+
+    /// Whether a key that was good still is.
+    pub fn still(&self, key: &Key, now: i64) -> Result<(), Denied> {
+        let near = self.0.get(&first(&key.hash)).map_or(&[][..], Vec::as_slice);
+        let known = near.iter().find(|known| known.id == key.id);
+        known.map_or(Err(Denied::Unknown), |known| known.is_good(now))
     }
 }
 
@@ -182,6 +195,7 @@ mod tests {
             tenant: "acme".into(),
             principal: "key:abc".into(),
             scopes: vec![Scope::Model],
+            allowance: Allowance::default(),
             created: 0,
             expires: None,
             revoked: None,
@@ -208,6 +222,8 @@ mod tests {
         assert_eq!(snapshot.find("expired", 100).unwrap_err(), Denied::Expired);
         assert_eq!(snapshot.find("revoked", 0).unwrap_err(), Denied::Revoked);
         assert_eq!(snapshot.find("goof", 0).unwrap_err(), Denied::Unknown);
+        assert_eq!(snapshot.still(&key("good"), 0), Ok(()));
+        assert_eq!(snapshot.still(&key("gone"), 0), Err(Denied::Unknown));
     }
 
     #[test]

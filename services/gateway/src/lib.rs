@@ -2,20 +2,27 @@
 //!
 //! One listener for HTTP/1.1 and h2c. OpenAI's HTTP dialect is translated here
 //! ([`openai`], [`chat`], [`mod@run`]); gRPC and gRPC-Web are checked and passed on
-//! without being decoded ([`forward`]); keys are kept here ([`keys`],
-//! [`store`], [`admin`]).
+//! without being decoded ([`forward`]). Both come in through one [`door`]: is
+//! the key good ([`keys`]), within its [`limits`], its body within our memory
+//! ([`room`]) and quick enough ([`pace`])? What
+//! goes out is on a [`leash`]. Keys are kept here ([`store`], [`admin`]).
 
 pub mod admin;
 pub mod body;
 pub mod chat;
 pub mod config;
+pub mod door;
 pub mod edge;
 pub mod embed;
 pub mod forward;
 pub mod gateway;
 pub mod keys;
+pub mod leash;
+pub mod limits;
 pub mod listing;
 pub mod openai;
+pub mod pace;
+pub mod room;
 pub mod routes;
 pub mod run;
 pub mod sse;
@@ -44,6 +51,10 @@ pub enum Error {
     Serve(#[from] std::io::Error),
 }
 
+fn spawn(task: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(task))
+}
+
 /// Serves until `world.stop`.
 pub async fn run(config: Config, world: World) -> Result<(), Error> {
     if config.common.on_fly && config.database_url.starts_with("sqlite:") {
@@ -57,14 +68,15 @@ pub async fn run(config: Config, world: World) -> Result<(), Error> {
     if let Some(secret) = &config.bootstrap_key {
         store.bootstrap(secret.expose(), &config.bootstrap_tenant).await?;
     }
-    let spawn = |task| AbortOnDropHandle::new(tokio::spawn(task));
-    let _polling = AbortOnDropHandle::new(tokio::spawn(
-        store.clone().follow(config.key_poll, readiness.clone()),
-    ));
+    let _polling = spawn(store.clone().follow(config.key_poll, readiness.clone()));
     let gateway = Gateway::new(&config, &world, store, readiness.clone());
     let _router = spawn(gateway.router.clone().report_missing(readiness.clone()));
     let _retrieval = spawn(gateway.retrieval.clone().report_missing(readiness.clone()));
+    let limits = gateway.limits.clone();
+    let (_sweep, _beat) = (spawn(limits.clone().sweep()), spawn(limits.clone().beat()));
+    let _leashes = spawn(gateway.leashes.clone().watch(gateway.store.clone()));
     let app = routes::routes(gateway, &config.cors_origins, world.max_deadline)?;
-    serve::public(world, app, readiness).await?;
+    serve::public(world, app, readiness, &config.edge.front).await?;
+    limits.leave().await;
     Ok(())
 }

@@ -6,14 +6,15 @@
 //! - Health and reflection answer without a key; nothing else does.
 
 use crate::{
-    admin::Admin, chat, edge, embed, forward, gateway::Gateway, listing, openai::error::Refusal,
+    admin::Admin, chat, door, edge, embed, forward, gateway::Gateway, listing,
+    openai::error::Refusal,
 };
 use axum::{
     Router,
     extract::{Request, State},
     middleware,
     response::{IntoResponse as _, Response},
-    routing::{get, post},
+    routing::{MethodRouter, get, post},
 };
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use mesh::{deadline::DeadlineLayer, health};
@@ -31,11 +32,15 @@ pub fn routes(
     max_deadline: Duration,
 ) -> Result<Router, Reflection> {
     let grpc = GrpcWebLayer::new().layer(grpc(gateway.clone(), max_deadline)?);
+    // Work comes in through the door; a wrong method is told without it.
+    let work = |route: MethodRouter<Gateway>| {
+        route.route_layer(middleware::from_fn_with_state(gateway.clone(), door::openai))
+    };
     let app = Router::new()
-        .route("/v1/chat/completions", post(chat::complete).fallback(only_post))
-        .route("/v1/embeddings", post(embed::embed).fallback(only_post))
-        .route("/v1/models", get(listing::all).fallback(only_get))
-        .route("/v1/models/{*id}", get(listing::one).fallback(only_get))
+        .route("/v1/chat/completions", work(post(chat::complete)).fallback(only_post))
+        .route("/v1/embeddings", work(post(embed::embed)).fallback(only_post))
+        .route("/v1/models", work(get(listing::all)).fallback(only_get))
+        .route("/v1/models/{*id}", work(get(listing::one)).fallback(only_get))
         .route("/healthz", get(|| async { "ok\n" }).fallback(only_get))
         .route("/readyz", get(readyz).fallback(only_get))
         .fallback(unknown)
@@ -135,6 +140,10 @@ fn cors(origins: &[String]) -> CorsLayer {
         "grpc-message",
         "grpc-status-details-bin",
         "retry-after",
+        "idempotent-replayed",
+        "x-ratelimit-limit-requests",
+        "x-ratelimit-remaining-requests",
+        "x-ratelimit-reset-requests",
         "x-request-id",
         "x-skein-region",
         "x-skein-provider",

@@ -23,7 +23,7 @@ use tonic::Status;
 
 /// Between the last event of a failed stream and its reset, which would
 /// otherwise overtake the event in the buffers of the connection.
-const LAST_WORDS: Duration = Duration::from_millis(100);
+pub const LAST_WORDS: Duration = Duration::from_millis(100);
 
 struct Stream {
     events: BoxStream<'static, Result<Event, Status>>,

@@ -6,7 +6,10 @@
 //! - A poll reads one number; all keys are read only after it has changed.
 //! - While the database is away the last snapshot serves.
 
-use crate::keys::{Hash, Key, Scope, Snapshot, chosen_id, hash};
+use crate::{
+    keys::{Hash, Key, Scope, Snapshot, chosen_id, hash},
+    limits::{self, Allowance},
+};
 use mesh::{
     clock,
     database::{Database, DatabaseError, Migration, Sql},
@@ -18,7 +21,9 @@ use std::{
     time::Duration,
 };
 
-const MIGRATIONS: &[Migration] = &[Migration {
+const MIGRATIONS: &[Migration] = &[KEYS, limits::store::MIGRATION];
+
+const KEYS: Migration = Migration {
     version: 1,
     name: "keys",
     sql: &[
@@ -39,10 +44,10 @@ const MIGRATIONS: &[Migration] = &[Migration {
         Sql::Both("CREATE TABLE gateway_change (id BIGINT PRIMARY KEY, version BIGINT NOT NULL)"),
         Sql::Both("INSERT INTO gateway_change (id, version) VALUES (1, 1)"),
     ],
-}];
+};
 
-const COLUMNS: &str =
-    "SELECT id, hash, name, tenant, scopes, created_at, expires_at, revoked_at FROM gateway_key";
+const SELECT: &str = "SELECT id, hash, name, tenant, scopes, created_at, expires_at, revoked_at,
+    requests_per_minute, concurrency FROM gateway_key";
 
 #[derive(Clone)]
 pub struct Store {
@@ -64,6 +69,10 @@ impl Store {
         Ok(store)
     }
 
+    pub fn database(&self) -> Database {
+        self.database.clone()
+    }
+
     pub fn keys(&self) -> Arc<Snapshot> {
         Arc::clone(&self.seen.read().unwrap_or_else(PoisonError::into_inner).keys)
     }
@@ -78,6 +87,7 @@ impl Store {
             tenant: tenant.into(),
             principal: principal(&id),
             scopes: Scope::ALL.to_vec(),
+            allowance: Allowance::default(),
             created: clock::now_micros(),
             expires: None,
             revoked: None,
@@ -93,8 +103,9 @@ impl Store {
                     let scopes: Vec<_> = key.scopes.iter().map(|scope| scope.name()).collect();
                     let inserted = sqlx::query(
                         "INSERT INTO gateway_key
-                            (id, hash, name, tenant, scopes, created_at, expires_at)
-                         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
+                            (id, hash, name, tenant, scopes, created_at, expires_at,
+                             requests_per_minute, concurrency)
+                         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING",
                     )
                     .bind(key.id)
                     .bind(key.hash.to_vec())
@@ -103,6 +114,8 @@ impl Store {
                     .bind(scopes.join(" "))
                     .bind(key.created)
                     .bind(key.expires)
+                    .bind(key.allowance.per_minute.cast_signed())
+                    .bind(key.allowance.concurrency.cast_signed())
                     .execute(&mut *open)
                     .await?;
                     if inserted.rows_affected() > 0 {
@@ -125,7 +138,7 @@ impl Store {
                         "UPDATE gateway_key SET revoked_at = COALESCE(revoked_at, $2)
                          WHERE id = $1
                          RETURNING id, hash, name, tenant, scopes, created_at, expires_at,
-                            revoked_at",
+                            revoked_at, requests_per_minute, concurrency",
                     )
                     .bind(id)
                     .bind(clock::now_micros())
@@ -144,7 +157,7 @@ impl Store {
 
     /// Every key, the oldest first.
     pub async fn list(&self) -> Result<Vec<Key>, DatabaseError> {
-        let rows = sqlx::query(COLUMNS).fetch_all(self.database.read()).await?;
+        let rows = sqlx::query(SELECT).fetch_all(self.database.read()).await?;
         let mut keys = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
         keys.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
         Ok(keys)
@@ -205,6 +218,8 @@ fn read(row: &AnyRow) -> Result<Key, DatabaseError> {
     let hash: Hash = hash.try_into().map_err(|_| DatabaseError::corrupt("the hash of a key"))?;
     let scopes: String = row.try_get("scopes")?;
     let tenant: String = row.try_get("tenant")?;
+    let (per_minute, concurrency): (i64, i64) =
+        (row.try_get("requests_per_minute")?, row.try_get("concurrency")?);
     Ok(Key {
         hash,
         name: row.try_get("name")?,
@@ -212,6 +227,10 @@ fn read(row: &AnyRow) -> Result<Key, DatabaseError> {
         principal: principal(&id),
         // A scope of a newer release means nothing here.
         scopes: scopes.split(' ').filter_map(Scope::parse).collect(),
+        allowance: Allowance {
+            per_minute: per_minute.max(0).unsigned_abs(),
+            concurrency: concurrency.max(0).unsigned_abs(),
+        },
         created: row.try_get("created_at")?,
         expires: row.try_get("expires_at")?,
         revoked: row.try_get("revoked_at")?,

@@ -3,7 +3,7 @@
 //!
 //! In reading order: what a process is told ([`config`], [`identity`],
 //! [`keys`]), how it calls ([`discover`], [`channel`], [`call`], [`token`]),
-//! how it is called ([`serve`], [`deadline`], [`auth`], [`ready`], [`peer`]),
+//! how it is called ([`serve`], [`front`], [`deadline`], [`auth`], [`ready`], [`peer`]),
 //! how much it takes on, when it leaves and is woken ([`load`], [`grow`],
 //! [`idle`], [`wake`], [`machines`], [`watchdog`]), and what it says about
 //! itself ([`telemetry`], [`process`], [`error`]).
@@ -18,6 +18,7 @@ pub mod database;
 pub mod deadline;
 pub mod discover;
 pub mod error;
+pub mod front;
 pub mod grow;
 pub mod h2;
 pub mod health;

@@ -14,7 +14,8 @@
 use crate::{
     auth,
     deadline::DeadlineLayer,
-    grow, h2, health,
+    front::Front,
+    grow, health,
     idle::{Idle, Siblings},
     observe,
     peer::Peer,
@@ -28,19 +29,12 @@ use crate::{
 use axum::{
     Router, extract::State, http::StatusCode, middleware, response::IntoResponse, routing::get,
 };
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
-    service::TowerToHyperService,
-};
+use hyper_util::{rt::TokioIo, server::graceful::GracefulShutdown, service::TowerToHyperService};
 use skein_proto::mesh::v1::peer_service_server::PeerServiceServer;
 use std::{io, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, time};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::service::Routes;
-
-/// Slow clients get this long for their HTTP/1.1 request head.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A service of the private network.
 pub struct Private {
@@ -67,7 +61,7 @@ pub async fn private(world: World, service: Private) -> io::Result<()> {
         .layer(middleware::from_fn_with_state(checker, auth::require_token))
         .layer(middleware::from_fn_with_state(world.load.clone(), observe::observe))
         .layer(DeadlineLayer { max: world.max_deadline });
-    serve(world, app, service.readiness).await
+    serve(world, app, service.readiness, &Front::default()).await
 }
 
 /// Describes the whole contract to those with a token (`skein token`), whichever
@@ -80,8 +74,13 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
 
 /// Serves `app` as it is, on HTTP/1.1 and h2c, with the health and metrics
 /// listeners of a private service.
-pub async fn public(world: World, app: Router, readiness: Readiness) -> io::Result<()> {
-    serve(world, app, readiness).await
+pub async fn public(
+    world: World,
+    app: Router,
+    readiness: Readiness,
+    front: &Front,
+) -> io::Result<()> {
+    serve(world, app, readiness, front).await
 }
 
 impl World {
@@ -135,7 +134,12 @@ impl World {
     }
 }
 
-async fn serve(mut world: World, app: Router, readiness: Readiness) -> io::Result<()> {
+async fn serve(
+    mut world: World,
+    app: Router,
+    readiness: Readiness,
+    front: &Front,
+) -> io::Result<()> {
     let side = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
@@ -162,7 +166,7 @@ async fn serve(mut world: World, app: Router, readiness: Readiness) -> io::Resul
         time::sleep(notice).await;
     };
     tokio::select! {
-        () = accept(&world.grpc, app, &graceful) => {}
+        () = accept(&world.grpc, app, &graceful, front) => {}
         () = noticed => {}
     }
     world.drain.cancel();
@@ -172,17 +176,8 @@ async fn serve(mut world: World, app: Router, readiness: Readiness) -> io::Resul
     Ok(())
 }
 
-async fn accept(listener: &TcpListener, app: Router, graceful: &GracefulShutdown) {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(h2::STREAM_WINDOW)
-        .initial_connection_window_size(h2::CONNECTION_WINDOW)
-        .max_concurrent_streams(h2::STREAMS)
-        .keep_alive_interval(h2::PING_INTERVAL)
-        .keep_alive_timeout(h2::PING_TIMEOUT);
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+async fn accept(listener: &TcpListener, app: Router, graceful: &GracefulShutdown, front: &Front) {
+    let builder = front.builder();
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -195,7 +190,8 @@ async fn accept(listener: &TcpListener, app: Router, graceful: &GracefulShutdown
         };
         let _ = stream.set_nodelay(true);
         let service = TowerToHyperService::new(app.clone());
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        let connection =
+            builder.serve_connection_with_upgrades(TokioIo::new(front.watch(stream)), service);
         let watched = graceful.watch(connection.into_owned());
         tokio::spawn(async move {
             if let Err(error) = watched.await {

@@ -52,6 +52,8 @@ fn by_reason(reason: &str) -> Option<(u16, &'static str, &'static str)> {
         "MODEL_NOT_FOUND" | "PROVIDER_NOT_FOUND" => (404, INVALID, "model_not_found"),
         "CONTEXT_LENGTH_EXCEEDED" => (400, INVALID, "context_length_exceeded"),
         "MESSAGE_TOO_LARGE" => (413, INVALID, "request_too_large"),
+        "CLIENT_TOO_SLOW" => (408, INVALID, "request_timeout"),
+        "ANSWER_TOO_LARGE" => (502, "server_error", "answer_too_large"),
         // Nothing that waiting would mend.
         "PROVIDER_QUOTA" | "BUDGET_EXCEEDED" => (429, "insufficient_quota", "insufficient_quota"),
         // The machine's limit, not the caller's.
@@ -77,6 +79,17 @@ impl Refusal {
     pub fn bad_json(error: &serde_json::Error) -> Self {
         let message = format!("the body is not valid JSON: {error}");
         Self::new(StatusCode::BAD_REQUEST, INVALID, "invalid_json", message)
+    }
+
+    pub fn too_many_headers(most: usize) -> Self {
+        let message = format!("the request has more headers than this gateway's limit of {most}");
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        Self::new(status, INVALID, "too_many_headers", message)
+    }
+
+    pub fn bad_path(path: &str) -> Self {
+        let message = format!("{path} is not UTF-8 when its %-escapes are decoded");
+        Self::new(StatusCode::BAD_REQUEST, INVALID, "invalid_path", message)
     }
 
     pub fn unknown_route(method: &http::Method, path: &str) -> Self {
@@ -134,7 +147,12 @@ impl Refusal {
             status: StatusCode::from_u16(number).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
             kind,
             code: code.map(Into::into).or_else(own),
-            param: rich::field(status).map(|field| param_of(&field).into()),
+            param: match rich::field(status) {
+                Some(field) => Some(param_of(&field).into()),
+                // OpenAI's clients are told which field named it.
+                None if code == Some("model_not_found") => Some("model".into()),
+                None => None,
+            },
             message: message.into(),
             retry_after: rich::retry_after(status),
             allow: None,

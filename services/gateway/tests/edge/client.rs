@@ -79,6 +79,14 @@ impl Running {
         request.body(full(body)).unwrap()
     }
 
+    /// The status of listing the models with the key `secret`.
+    pub(crate) async fn models_status(&self, secret: &str) -> u16 {
+        let authorization = format!("Bearer {secret}");
+        let headers = [("authorization", authorization.as_str())];
+        let request = self.request(Method::GET, "/v1/models", &headers, "");
+        send(&h1(), request).await.status.as_u16()
+    }
+
     pub(crate) async fn chat(&self, body: Value) -> Answer {
         send(&h1(), self.post("/v1/chat/completions", body.to_string())).await
     }

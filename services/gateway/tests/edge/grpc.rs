@@ -38,15 +38,15 @@ pub(crate) fn admin(running: &Running, client: Http) -> AdminServiceClient<Http>
     AdminServiceClient::with_origin(client, running.uri("").parse().unwrap())
 }
 
-fn models(running: &Running) -> ModelServiceClient<Http> {
+pub(crate) fn models(running: &Running) -> ModelServiceClient<Http> {
     ModelServiceClient::with_origin(h2(), running.uri("").parse().unwrap())
 }
 
-fn generate(model: &str) -> GenerateRequest {
+pub(crate) fn generate(model: &str) -> GenerateRequest {
     GenerateRequest { model: model.into(), ..GenerateRequest::default() }
 }
 
-fn embed() -> EmbedRequest {
+pub(crate) fn embed() -> EmbedRequest {
     let input = EmbedInput { input: Some(embed_input::Input::Text("a".into())) };
     EmbedRequest { model: "m".into(), inputs: vec![input], ..EmbedRequest::default() }
 }

@@ -10,6 +10,7 @@ mod fake_agents;
 mod fakes;
 mod grpc;
 mod keys;
+mod limits;
 mod refusals;
 mod stock;
 mod world;
