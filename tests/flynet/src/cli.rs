@@ -2,6 +2,7 @@
 
 mod change;
 mod logs;
+mod trouble;
 mod up;
 
 use clap::{Args, Parser, Subcommand};
@@ -22,10 +23,12 @@ Examples:
   flynet up --regions iad,nrt                 a gateway, a router and a model-proxy in each
   flynet up --dev-key .skein/dev.key          with an API key for the gateway
   flynet ps                                   from another terminal
-  flynet kill router                          SIGKILL; stays stopped until `start`
+  flynet kill router                          SIGKILL; stays stopped until it is woken
   flynet freeze router                        SIGSTOP: in DNS, and nobody answers
   flynet deploy router --env SKEIN_LOG=debug  rolling, in place
   flynet scale router fra 2                   two machines in fra
+  flynet dns servfail --app router            `flynet dns well` ends it
+  flynet partition iad nrt                    of regions that `--link` or `link` named
   flynet events                               what happened to the machines
   flynet logs -f model-proxy
 
@@ -55,7 +58,7 @@ enum Command {
     Start(Target),
     /// Stop machines: the kill signal, then SIGKILL after the kill timeout
     Stop(Target),
-    /// Kill machines with SIGKILL; they stay stopped
+    /// Kill machines with SIGKILL; they stay stopped until `start` or Fly Proxy wakes them
     Kill(Target),
     /// Hold machines with SIGSTOP; DNS and proxy do not notice
     Freeze(Target),
@@ -69,6 +72,14 @@ enum Command {
     Secrets(change::Secrets),
     /// Make or destroy machines of an app in a region until there are so many
     Scale(change::Scaling),
+    /// Let the private DNS fail, be late, be stale or be silent
+    Dns(trouble::Dns),
+    /// Put a distance between two regions
+    Link(trouble::Linking),
+    /// Let nothing pass between two linked regions; connections stay open
+    Partition(trouble::Pair),
+    /// End a partition; what was sent meanwhile arrives
+    Heal(trouble::Pair),
     /// Print what has happened to the machines
     Events,
     /// Print what machines have logged
@@ -124,6 +135,10 @@ pub(crate) async fn run(
         Command::Deploy(deploying) => done(root, &deploying.ask()?, "deployed").await,
         Command::Secrets(secrets) => done(root, &secrets.ask()?, "deployed").await,
         Command::Scale(scaling) => done(root, &scaling.ask(), "changed").await,
+        Command::Dns(dns) => done(root, &dns.ask(), "").await,
+        Command::Link(linking) => done(root, &linking.ask(), "").await,
+        Command::Partition(pair) => done(root, &pair.ask(true), "").await,
+        Command::Heal(pair) => done(root, &pair.ask(false), "").await,
         Command::Events => events(root).await,
         Command::Logs(logs) => logs.run(root).await,
     }

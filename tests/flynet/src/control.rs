@@ -4,7 +4,15 @@
 //! Invariants:
 //! - A verb is answered when it is done, or with the reason why not.
 
-use crate::{deploy::Deploy, error::Error, events::Event, machine::Listed, network::Shared};
+use crate::{
+    deploy::Deploy,
+    error::Error,
+    events::Event,
+    faults::{Fault, Scope},
+    links::Link,
+    machine::Listed,
+    network::Shared,
+};
 use serde::{Deserialize, Serialize};
 use std::{
     fs, io,
@@ -35,9 +43,34 @@ pub enum Verb {
 #[serde(rename_all = "lowercase")]
 pub enum Ask {
     Ps,
-    Do { verb: Verb, target: String },
-    Deploy { target: String, change: Deploy },
-    Scale { target: String, region: String, count: usize },
+    Do {
+        verb: Verb,
+        target: String,
+    },
+    Deploy {
+        target: String,
+        change: Deploy,
+    },
+    Scale {
+        target: String,
+        region: String,
+        count: usize,
+    },
+    /// `None` ends every fault.
+    Dns {
+        scope: Scope,
+        fault: Option<Fault>,
+    },
+    Link {
+        a: String,
+        b: String,
+        link: Link,
+    },
+    Cut {
+        a: String,
+        b: String,
+        cut: bool,
+    },
     Events,
 }
 
@@ -100,6 +133,9 @@ async fn converse(socket: UnixStream, network: &Arc<Shared>) -> io::Result<()> {
         Ok(Ask::Scale { target, region, count }) => {
             done(network.scale(&target, &region, count).await)
         }
+        Ok(Ask::Dns { scope, fault }) => done(dns(network, scope, fault)),
+        Ok(Ask::Link { a, b, link }) => done(network.fabric.links.set(&a, &b, link).map(none)),
+        Ok(Ask::Cut { a, b, cut }) => done(network.fabric.links.cut(&a, &b, cut).map(none)),
         Err(error) => Reply::Error(format!("not understood: {error}")),
     };
     socket.write_all(&line(&reply)).await
@@ -107,6 +143,20 @@ async fn converse(socket: UnixStream, network: &Arc<Shared>) -> io::Result<()> {
 
 fn done(outcome: Result<Vec<String>, Error>) -> Reply {
     outcome.map_or_else(|error| Reply::Error(error.to_string()), Reply::Done)
+}
+
+fn none((): ()) -> Vec<String> {
+    Vec::new()
+}
+
+fn dns(network: &Shared, scope: Scope, fault: Option<Fault>) -> Result<Vec<String>, Error> {
+    let fabric = &network.fabric;
+    scope.app.as_deref().map(|app| network.maker().app(app).map(|_| ())).transpose()?;
+    match fault {
+        Some(fault) => fabric.faults.add(scope, fault, fabric.snapshot()).keep(),
+        None => fabric.faults.clear(),
+    }
+    Ok(Vec::new())
 }
 
 fn logged(network: &Shared) -> Vec<Logged> {

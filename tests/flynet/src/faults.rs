@@ -5,13 +5,15 @@
 //! - Of several that fit, delays add up and the newest decides the answer.
 
 use crate::dns::{Entry, Snapshot, Subject};
+use serde::{Deserialize, Serialize};
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 /// What happens to a question.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Fault {
     ServFail,
     /// The answer comes, this much later.
@@ -25,11 +27,14 @@ pub enum Fault {
 }
 
 /// The questions a fault is for; each narrowing makes them fewer.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scope {
-    app: Option<String>,
-    region: Option<String>,
-    asked_in: Option<String>,
+    /// Names of one app, given by name or role.
+    pub app: Option<String>,
+    /// Names of one region, such as `nrt.skein-router.internal`.
+    pub region: Option<String>,
+    /// Questions of the machines of one region.
+    pub asked_in: Option<String>,
 }
 
 impl Scope {
@@ -38,21 +43,18 @@ impl Scope {
         Self::default()
     }
 
-    /// Names of one app, given by name or role.
     #[must_use]
     pub fn app(mut self, app: &str) -> Self {
         self.app = Some(app.to_owned());
         self
     }
 
-    /// Names of one region, such as `nrt.skein-router.internal`.
     #[must_use]
     pub fn region(mut self, region: &str) -> Self {
         self.region = Some(region.to_owned());
         self
     }
 
-    /// Questions of the machines of one region.
     #[must_use]
     pub fn asked_in(mut self, region: &str) -> Self {
         self.asked_in = Some(region.to_owned());

@@ -5,6 +5,7 @@
 //! - What a pair is told holds at once, for connections that are open too.
 
 use crate::error::Error;
+use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -13,7 +14,7 @@ use std::{
 use tokio::sync::watch;
 
 /// What lies between two regions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {
     pub rtt: Duration,
 }

@@ -5,7 +5,7 @@
 //!   does not become ready, with the end of that machine's log.
 //! - The developer's key is made once, readable by its owner alone.
 
-use super::{Failure, say};
+use super::{Failure, say, trouble::link};
 use clap::Args;
 use flynet::{Flynet, ROLES, Spec};
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
@@ -52,6 +52,9 @@ pub(crate) struct Up {
     /// Where an app's machines run [default: one in iad]
     #[arg(long, value_name = "ROLE=REGION[:N],…")]
     place: Vec<String>,
+    /// Round trip between two regions, in milliseconds
+    #[arg(long, value_name = "REGION,REGION=MS")]
+    link: Vec<String>,
     /// Apps become PREFIX-gateway and so on
     #[arg(long)]
     prefix: Option<String>,
@@ -156,6 +159,7 @@ impl Up {
             }
         }
         spec.across(&self.regions);
+        spec.links = self.link.iter().map(|text| link(text)).collect::<Result<_, _>>()?;
         for text in &self.place {
             let (role, places) = text.split_once('=').ok_or_else(|| place_usage(text))?;
             let places = places.split(',').map(place).collect::<Option<_>>();

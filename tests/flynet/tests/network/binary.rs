@@ -179,6 +179,32 @@ async fn machines_are_frozen_deployed_and_scaled_from_a_terminal() {
 }
 
 #[tokio::test]
+async fn dns_and_distances_are_troubled_from_a_terminal() {
+    let root = temporary();
+    let here = root.path();
+    workspace(here);
+    let (_running, _) = up(here);
+    let router = ps(here).into_iter().find(|m| m.app == "echo-router").unwrap();
+    let env = super::ask(&router, "/env").await;
+    let dns = env.split('\0').find_map(|line| line.strip_prefix("SKEIN_MESH__DNS=")).unwrap();
+    let resolver = super::names::resolver_at(dns);
+    let listed = async || super::names::aaaa(&resolver, "echo-router.internal.").await.len();
+    assert_eq!(listed().await, 1);
+    assert!(flynet(here, &["dns", "empty", "--app", "router"]).status.success());
+    assert_eq!(listed().await, 0);
+    assert!(flynet(here, &["dns", "well"]).status.success());
+    assert_eq!(listed().await, 1);
+    assert_eq!(flynet(here, &["dns", "empty", "--app", "nobody"]).status.code(), Some(1));
+
+    let unnamed = flynet(here, &["partition", "iad", "nrt"]);
+    assert!(String::from_utf8_lossy(&unnamed.stderr).contains("no named pair"));
+    for arguments in [&["link", "iad", "nrt", "170"][..], &["partition", "nrt", "iad"]] {
+        assert!(flynet(here, arguments).status.success(), "{arguments:?}");
+    }
+    assert!(flynet(here, &["heal", "iad", "nrt"]).status.success());
+}
+
+#[tokio::test]
 async fn keys_reach_the_apps_they_are_for() {
     let root = temporary();
     let here = root.path();

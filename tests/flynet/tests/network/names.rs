@@ -18,7 +18,7 @@ pub(crate) fn resolver_in(net: &Flynet, region: &str) -> TokioResolver {
     resolver_at(&net.dns_in(region).unwrap())
 }
 
-fn resolver_at(server: &str) -> TokioResolver {
+pub(crate) fn resolver_at(server: &str) -> TokioResolver {
     let server: SocketAddr = server.parse().unwrap();
     let connection = |mut config: ConnectionConfig| {
         config.port = server.port();
