@@ -208,12 +208,14 @@ impl Channel {
     async fn pick(&self, method: usize, not: Option<&Machine>) -> Result<Machine, Status> {
         let mut ready = self.0.ready.clone();
         loop {
+            let now = Instant::now();
             let (picked, empty_since) = {
                 let ready = ready.borrow_and_update();
                 let picked = pick::pick(&ready.machines, &self.0.region, method, not);
-                (picked, ready.empty_since)
+                // The last one may have been lost without having left yet.
+                let leaving = !ready.machines.is_empty();
+                (picked, if leaving { now } else { ready.empty_since })
             };
-            let now = Instant::now();
             if let Some(machine) = picked {
                 let unhappy = !machine.load().is_usable(now);
                 let foreign = machine.region() != self.0.region;
@@ -252,7 +254,8 @@ impl Channel {
         let (head, body) = request.into_parts();
         let mut outgoing = Outgoing::new(method, body).await?;
         let (mut last, mut failure) = (None::<Machine>, None);
-        for attempt in 0..ATTEMPTS {
+        let mut attempt = 0;
+        while attempt < ATTEMPTS {
             let Some(request) = outgoing.request(&head) else { break };
             if failure.is_some() {
                 metrics::counter!("skein_retries_total", "app" => self.0.app.clone()).increment(1);
@@ -265,8 +268,10 @@ impl Channel {
             let (again, status) = match self.attempt(&machine, request, method).await {
                 Ok(response) => return Ok(response),
                 Err(Failure::Unsent(request)) => {
+                    // No try: nobody has seen it, and the machine is not picked again.
                     outgoing.put_back(request.into_body());
                     last = Some(machine);
+                    tokio::task::yield_now().await;
                     continue;
                 }
                 Err(Failure::Refused(status)) => (true, status),
@@ -280,6 +285,7 @@ impl Channel {
             }
             failure = Some(status);
             last = Some(machine);
+            attempt += 1;
         }
         Err(failure.unwrap_or_else(|| {
             let message = format!("every chosen machine of {} went away", self.0.app);

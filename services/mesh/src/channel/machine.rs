@@ -172,6 +172,13 @@ impl Machine {
         Some(least)
     }
 
+    /// Whether a request could go out to it: a connection may end a moment before
+    /// the machine leaves the ready set.
+    pub(super) fn is_connected(&self) -> bool {
+        let connections = self.0.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        connections.iter().any(|connection| !connection.is_closed())
+    }
+
     /// Whether another connection is worth opening.
     pub(super) fn wants_connection(&self) -> bool {
         let connections = self.0.connections.lock().unwrap_or_else(PoisonError::into_inner);

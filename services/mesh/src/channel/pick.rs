@@ -36,8 +36,9 @@ pub(super) fn pick(
     not: Option<&Machine>,
 ) -> Option<Machine> {
     if let [only] = set {
-        return Some(only.clone());
+        return only.is_connected().then(|| only.clone());
     }
+    let set: Vec<_> = set.iter().filter(|machine| machine.is_connected()).collect();
     let now = Instant::now();
     // A machine without history is taken to be as slow as the slowest known.
     let known = set.iter().filter_map(|machine| machine.load().latency(method, now));
@@ -52,7 +53,7 @@ pub(super) fn pick(
             cost: machine.load().cost(method, typical, now),
         })
         .collect();
-    set.get(choose(&candidates, region)?).cloned()
+    set.get(choose(&candidates, region)?).map(|machine| Machine::clone(machine))
 }
 
 /// The index of the one to call.

@@ -45,3 +45,28 @@ async fn our_own_region_takes_over_again_when_it_returns() {
     }
     assert_eq!((far.tools.listed.load(SeqCst), near.tools.listed.load(SeqCst)), (before, 20));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_sudden_end_of_the_only_machine_of_a_region_fails_no_call() {
+    let app = App::new();
+    let (near, far) = (app.machine(Tools::default()).await, app.machine(Tools::default()).await);
+    app.list(&[(&near, "local"), (&far, "nrt")]);
+    let channel = app.channel().await;
+    let load: Vec<_> = (0..4)
+        .map(|_| {
+            let channel = channel.clone();
+            tokio::spawn(async move {
+                for _ in 0..200 {
+                    list(&channel).await?;
+                }
+                Ok::<_, tonic::Status>(())
+            })
+        })
+        .collect();
+    until("load", || near.tools.listed.load(SeqCst) > 100).await;
+    near.relay.cut_after(0);
+    for task in load {
+        task.await.unwrap().unwrap();
+    }
+    assert!(far.tools.listed.load(SeqCst) > 0);
+}
