@@ -79,6 +79,7 @@ struct Raw {
     #[serde(default)]
     services: Vec<service::Raw>,
     processes: Option<toml::Value>,
+    machine_checks: Option<toml::Value>,
     #[serde(default)]
     checks: BTreeMap<String, checks::Raw>,
     #[serde(default)]
@@ -137,6 +138,9 @@ impl Raw {
     fn check(self, complaints: &mut Vec<String>) -> FlyToml {
         if self.processes.is_some() {
             complaints.push("processes: flynet emulates one process group only".to_owned());
+        }
+        if self.machine_checks.is_some() {
+            complaints.push("machine_checks: flynet does not emulate them".to_owned());
         }
         for name in self.env.keys().filter(|name| name.starts_with("FLY_")) {
             complaints.push(format!("env.{name}: names that begin with FLY_ belong to Fly"));
@@ -281,14 +285,22 @@ mod tests {
         assert!(service.service && service.interval == Duration::from_secs(60), "clamped");
         let found = FlyToml::parse(
             "app='a'\nprimary_region='iad'\n[deploy]\nstrategy='canary'\n\
+             release_command='x'\n[[machine_checks]]\ncommand=['x']\n\
              [checks.a]\ntype='grpc'\nport=1\n[checks.b]\ntype='tcp'\n\
              [checks.c]\ntype='tcp'\nport=1\ninterval='1s'\ntimeout='61s'\n\
              [checks.d]\ntype='tcp'\nport=1\ninterval=10000",
         );
         let found = found.unwrap_err().join("\n");
-        for part in
-            ["checks.a.type", "checks.b.port", "c.interval", "c.timeout", "d.interval", "canary"]
-        {
+        for part in [
+            "checks.a.type",
+            "checks.b.port",
+            "c.interval",
+            "c.timeout",
+            "d.interval",
+            "canary",
+            "release_command",
+            "machine_checks",
+        ] {
             assert!(found.contains(part), "{part} in {found}");
         }
     }

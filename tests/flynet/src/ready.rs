@@ -25,7 +25,9 @@ pub(crate) async fn wait(machine: &Machine, patience: Duration) -> Result<(), Er
         loop {
             every.tick().await;
             let asked = checks::status(address, "GET", &path, &[]);
-            if matches!(time::timeout(ONE_TRY, asked).await, Ok(Ok(200))) {
+            let says_so = matches!(time::timeout(ONE_TRY, asked).await, Ok(Ok(200)));
+            // a check that came before the program listened keeps the proxy away
+            if says_so && machine.routable() {
                 return Ok(());
             }
             let (state, starts) = {

@@ -75,3 +75,20 @@ async fn the_first_check_waits_for_the_grace_period() {
     let net = super::up(spec).await;
     assert_eq!(machine(&net, "echo-router").checks[0].status, Verdict::Warning);
 }
+
+#[tokio::test]
+async fn a_hung_machine_fails_its_checks_and_nobody_restarts_it() {
+    let root = temporary();
+    let mut spec = checked(root.path());
+    spec.intervals.kill_timeout = Some(std::time::Duration::from_millis(100));
+    let net = super::up(spec).await;
+    verdict(&net, "echo-router", Verdict::Passing).await;
+    let router = machine(&net, "echo-router");
+    net.freeze("router").await.unwrap();
+    verdict(&net, "echo-router", Verdict::Critical).await;
+    let now = machine(&net, "echo-router");
+    assert_eq!((now.pid, now.starts), (router.pid, 1));
+    assert!(now.checks[0].output.contains("no answer"), "{:?}", now.checks);
+    net.thaw("router").await.unwrap();
+    verdict(&net, "echo-router", Verdict::Passing).await;
+}

@@ -1,6 +1,6 @@
 //! What becomes of a machine whose program ends.
 
-use super::{PATIENCE, ROUTER, ask, eventually, get, machine, spec, temporary, up};
+use super::{PATIENCE, ROUTER, ask, eventually, get, machine, names, spec, temporary, up};
 use flynet::{Flynet, Spec, State, What};
 use std::{fs, path::Path, time::Duration};
 
@@ -109,4 +109,39 @@ async fn without_a_kill_signal_it_is_sigint_as_on_fly() {
     net.stop_machines("router").await.unwrap();
     let router = machine(&net, "echo-router");
     assert!(router.last_exit.unwrap().contains("SIGINT"));
+}
+
+#[tokio::test]
+async fn a_machine_between_two_crashes_is_still_listed() {
+    let root = temporary();
+    let mut spec = with_policy(root.path(), "always");
+    spec.apps[1].env.insert("ECHO_BROKEN".into(), "1".into());
+    let net = Flynet::start(spec).await.unwrap();
+    let waiting = eventually("a machine that waits for its next start", async || {
+        let router = machine(&net, "echo-router");
+        (router.starts >= 3 && router.pid.is_none()).then_some(router)
+    })
+    .await;
+    assert_eq!(waiting.state, State::Started);
+    let resolver = names::resolver(&net);
+    assert_eq!(names::aaaa(&resolver, "echo-router.internal.").await.len(), 1);
+}
+
+#[tokio::test]
+async fn the_kill_timeout_of_the_file_is_kept() {
+    let root = temporary();
+    let mut spec = spec(root.path());
+    let text = ROUTER.replace("[env]", "kill_timeout = \"1s\"\n[env]");
+    fs::write(&spec.apps[1].config, text).unwrap();
+    spec.apps[1].env.insert("ECHO_STUBBORN".into(), "1".into());
+    let net = up(spec).await;
+    net.stop_machines("router").await.unwrap();
+    let router = machine(&net, "echo-router");
+    let events = net.events();
+    let at = |of: fn(&What) -> bool| {
+        events.iter().find(|event| event.machine == router.id && of(&event.what)).unwrap().at
+    };
+    let waited = at(|what| *what == What::Killed) - at(|what| matches!(what, What::Told { .. }));
+    assert!(waited >= Duration::from_secs(1), "{waited:?}");
+    assert!(waited < Duration::from_secs(10), "{waited:?}");
 }
