@@ -8,9 +8,14 @@
 //!   and healthy, and is forgotten when that ends: DNS may blink.
 //! - Which two of another region differs from caller to caller, and those that
 //!   cannot be reached come last.
+//! - After a sleep of this machine every connection is made anew: the old ones
+//!   may be dead without knowing.
 
 use super::member::Members;
-use crate::discover::{Discovery, Endpoint};
+use crate::{
+    clock::Awake,
+    discover::{Discovery, Endpoint},
+};
 use std::{
     collections::{HashMap, HashSet},
     hash::{BuildHasher as _, RandomState},
@@ -32,6 +37,9 @@ const FAR: usize = 2;
 /// How long other regions stay connected after the last call that went there.
 const FAR_IDLE: Duration = Duration::from_secs(300);
 
+/// Between two looks at the clocks.
+const NAP: Duration = Duration::from_secs(2);
+
 /// One endpoint's task and whether it cannot be reached.
 struct Kept {
     task: AbortOnDropHandle<()>,
@@ -50,7 +58,13 @@ pub(super) async fn manage(
     let mut kept: HashMap<SocketAddr, Kept> = HashMap::new();
     let seed = RandomState::new();
     let lost = Arc::new(Notify::new());
+    let mut awake = Awake::default();
     loop {
+        if awake.has_slept() {
+            tracing::info!(machines = kept.len(), "this machine slept; connecting anew");
+            kept.clear();
+            discovery.look_now();
+        }
         let listed = Arc::clone(&endpoints.borrow_and_update());
         let until = far.borrow_and_update().map(|at| at + FAR_IDLE);
         let far_too = until.is_some_and(|until| Instant::now() < until);
@@ -102,6 +116,7 @@ pub(super) async fn manage(
             }
             () = lost.notified() => {}
             () = far_ends => {}
+            () = time::sleep(NAP) => {}
         }
     }
 }
