@@ -7,8 +7,9 @@
 
 use crate::{
     dns::{self, Answer, TTL, Type},
-    fabric::{Fabric, From},
+    fabric::Fabric,
     faults::Effect,
+    view::View,
 };
 use hickory_server::{
     Server,
@@ -89,7 +90,7 @@ impl Private {
             Some(Effect::Stale(then)) => then,
             None => Arc::new(self.fabric.snapshot()),
         };
-        let from = From { region: &question.region, fabric: &self.fabric };
+        let from = View { region: &question.region, fabric: &self.fabric };
         Some(Answered::Answer(dns::answer(&snapshot, &question.name, question.kind, &from)))
     }
 }

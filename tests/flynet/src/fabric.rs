@@ -6,14 +6,12 @@
 //! - A relay, once made, keeps its address for as long as the network lives.
 
 use crate::{
-    dns::{Asker, Entry, Snapshot},
     dns_server,
     error::Error,
     faults::Faults,
     fleet::Fleet,
     flycast::Flycast,
     links::{Condition, Link, Links},
-    machine::State,
     places,
     proxy::{Proxy, Times},
     relay,
@@ -34,10 +32,10 @@ pub(crate) struct Fabric {
     pub(crate) links: Links,
     pub(crate) faults: Arc<Faults>,
     pub(crate) fleet: Arc<Fleet>,
-    apps: Vec<String>,
+    pub(crate) apps: Vec<String>,
     flycast: BTreeMap<String, Vec<u16>>,
     times: Times,
-    peers: Vec<(String, Ipv6Addr)>,
+    pub(crate) peers: Vec<(String, Ipv6Addr)>,
     /// What the machines listen on.
     ports: Vec<u16>,
     made: Mutex<Made>,
@@ -258,22 +256,6 @@ impl Fabric {
         named.map_or_else(|| places::rtt(from, to), |link| link.borrow().rtt)
     }
 
-    /// What DNS knows, nobody's address changed.
-    pub(crate) fn snapshot(&self) -> Snapshot {
-        let entries = self.fleet.all();
-        let entries = entries.iter().map(|machine| Entry {
-            app: machine.app.clone(),
-            id: machine.id.clone(),
-            region: machine.region.clone(),
-            group: "app".to_owned(),
-            address: machine.address.to_ipv6_mapped(),
-            started: machine.state() == State::Started,
-            metadata: machine.metadata.borrow().clone().into_iter().collect(),
-        });
-        let machines = entries.chain(self.faults.ghosts()).collect();
-        Snapshot { apps: self.apps.clone(), machines, peers: self.peers.clone() }
-    }
-
     fn made(&self) -> MutexGuard<'_, Made> {
         self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -296,27 +278,5 @@ impl Made {
         self.blocks.push(subnet);
         self.given = 1;
         Ok(first)
-    }
-}
-
-/// A region that asks.
-pub(crate) struct From<'a> {
-    pub(crate) region: &'a str,
-    pub(crate) fabric: &'a Arc<Fabric>,
-}
-
-impl Asker for From<'_> {
-    fn reach(&self, entry: &Entry) -> Option<Ipv6Addr> {
-        let Some(address) = entry.address.to_ipv4_mapped() else { return Some(entry.address) };
-        let reached = self.fabric.reach(self.region, &entry.region, address)?;
-        Some(reached.to_ipv6_mapped())
-    }
-
-    fn flycast(&self, app: &str) -> Option<Ipv6Addr> {
-        Some(self.fabric.flycast(self.region, app)?.to_ipv6_mapped())
-    }
-
-    fn rtt(&self, region: &str) -> Duration {
-        self.fabric.rtt(self.region, region)
     }
 }

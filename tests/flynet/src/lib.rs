@@ -2,12 +2,13 @@
 //!
 //! It reads the same `fly/*.toml` that are deployed, gives each machine an
 //! address of 127.X.Y.0/24, a wiped working directory and a clean environment,
-//! answers the private DNS, and stands as the public edge in front of the
-//! gateway.
+//! answers the private DNS, and stands as Fly Proxy in front of the gateway and
+//! of Flycast addresses. Regions may lie apart, and be cut apart.
 //!
 //! In reading order: [`spec`] (what to run), [`schema`] and [`fly_toml`] (the
-//! files), [`network`] (running it), [`dns`] (who is there), [`control`] (from
-//! another terminal).
+//! files), [`network`] (running it), [`dns`] (who is there), `fabric` (what lies
+//! between), `proxy` (Fly Proxy), [`control`] (from another terminal). `FACTS.md`
+//! says what of Fly is emulated, and which test holds it.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), flynet::Error> {
@@ -57,6 +58,7 @@ pub mod schema;
 pub mod spec;
 mod subnet;
 mod supervise;
+mod view;
 
 pub use checks::{Checked, Verdict};
 pub use deploy::Deploy;

@@ -53,8 +53,9 @@ impl Flynet {
         self.shared.fabric.links.set(a, b, link)
     }
 
-    /// Lets nothing pass between two regions that are a named pair: connections stay
-    /// open and new ones hang.
+    /// Lets nothing pass between machines of two regions that are a named pair:
+    /// connections stay open and new ones hang. The edge is beside its users, and
+    /// reaches both.
     pub fn partition(&self, a: &str, b: &str) -> Result<(), Error> {
         self.shared.fabric.links.cut(a, b, true)
     }

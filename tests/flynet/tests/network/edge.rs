@@ -343,3 +343,32 @@ async fn silence_is_cut_after_the_idle_timeout() {
     drop(say);
     assert!(ticking.frame().await.unwrap().is_ok());
 }
+
+#[tokio::test]
+async fn a_machine_that_is_stopping_gets_no_new_requests() {
+    let root = temporary();
+    let mut spec = spec(root.path());
+    spec.apps[0].placement = vec![("iad".into(), 2)];
+    spec.apps[0].env.insert("ECHO_STUBBORN".into(), "1".into());
+    let net = up(spec).await;
+    let leaving = gateways(&net, State::Started).remove(0);
+    let stopping = net.stop_machines(&leaving.id);
+    let asking = async {
+        eventually("stopping", async || gateways(&net, State::Stopping).pop()).await;
+        for _ in 0..20 {
+            assert!(!get(&url(&net, "/env")).await.unwrap().contains(&leaving.id));
+        }
+    };
+    let (stopped, ()) = tokio::join!(stopping, asking);
+    stopped.unwrap();
+}
+
+#[tokio::test]
+async fn without_h2_backend_the_app_is_spoken_to_in_http_1() {
+    let root = temporary();
+    let spec = spec(root.path());
+    fs::write(&spec.apps[0].config, GATEWAY.replace("h2_backend = true", "")).unwrap();
+    let net = up(spec).await;
+    let response = send(echo(&net, "hello"), true).await;
+    assert_eq!(response.headers()["x-got-version"], "HTTP/1.1");
+}
