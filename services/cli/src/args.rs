@@ -207,10 +207,10 @@ pub(crate) struct CreateKey {
     /// Life of the key, such as 12h, 30d or 52w [default: for ever].
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     pub(crate) expires: Option<i64>,
-    /// Requests a minute [default: no limit].
+    /// Requests in any sixty seconds, over all gateways [default: no limit].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
     pub(crate) rpm: Option<i64>,
-    /// Requests at the same time [default: no limit].
+    /// Requests at the same time, streams to their end [default: no limit].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
     pub(crate) concurrency: Option<i64>,
 }

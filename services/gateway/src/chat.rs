@@ -10,6 +10,7 @@ use crate::{
     body,
     gateway::{Caller, Gateway},
     keys::Scope,
+    leash,
     openai::{chunks::Encoder, error::Refusal, request, usage, whole::Gathered},
     run, sse,
 };
@@ -52,7 +53,7 @@ pub async fn complete(
     if chat.stream {
         Ok(streamed(answer, chat.include_usage, &gateway))
     } else {
-        whole(answer).await
+        whole(answer, gateway.leashes.longest()).await
     }
 }
 
@@ -108,10 +109,16 @@ fn streamed(answer: Answer, include_usage: bool, gateway: &Gateway) -> Response 
     response
 }
 
-async fn whole(mut answer: Answer) -> Result<Response, Refusal> {
-    let mut gathered = Gathered::default();
+/// An answer that is gathered here is in memory whole: `longest` bounds it.
+async fn whole(mut answer: Answer, longest: u64) -> Result<Response, Refusal> {
+    let (mut gathered, mut size) = (Gathered::default(), 0);
     while let Some(event) = answer.events.next().await {
-        gathered.push(event.map_err(|status| Refusal::from_status(&status))?);
+        let event = event.map_err(|status| Refusal::from_status(&status))?;
+        size += event.encoded_len() as u64;
+        if size > longest {
+            return Err(Refusal::from_status(&leash::too_large(longest)));
+        }
+        gathered.push(event);
     }
     let Some(finished) = gathered.finished() else { return Err(Refusal::from_status(&cut())) };
     let headers = headers(&answer.started, Some(finished));

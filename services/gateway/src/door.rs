@@ -5,10 +5,14 @@
 //! Invariants:
 //! - A slot that is taken here lives in the body of the answer and comes back
 //!   when that ends, however it ends.
+//! - A request with an idempotency key spends of its key's limits like any
+//!   other, replayed or not.
 //! - Every answer to a key with a limit of calls says where the key stands.
 
 use crate::{
+    body, forward,
     gateway::{Caller, Gateway},
+    idempotency::{self, Claimed, Fingerprint, kept::Ours, replay},
     keys::{Denied, Key},
     limits::{
         local::Admitted,
@@ -17,10 +21,12 @@ use crate::{
     openai::error::Refusal,
 };
 use axum::{
+    body::Body,
     extract::{Request, State},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
+use http::Method;
 use mesh::error;
 use std::sync::Arc;
 use tonic::Status;
@@ -83,7 +89,11 @@ pub async fn through<F: Future<Output = Response>>(
     };
     let key = Arc::clone(caller.key());
     request.extensions_mut().insert(caller);
-    let mut response = work(request).await;
+    let mut response = match once(gateway, surface, request).await {
+        Ok(Once::Plain(request)) => work(request).await,
+        Ok(Once::Claimed(request, ours)) => ours.keep(work(request).await).await,
+        Ok(Once::Answered(response)) | Err(response) => response,
+    };
     told.put(response.headers_mut());
     let (head, body) = response.into_parts();
     let body = gateway.leashes.tie(key, &head.headers, body, slot);
@@ -98,4 +108,38 @@ async fn limit(
     let entered = entered.map_err(|limited| Refused::Limited(limited, Arc::clone(caller.key())))?;
     let (slot, told) = entered.unzip();
     Ok((caller, slot, told.unwrap_or_default()))
+}
+
+/// What an idempotency key makes of a request.
+enum Once {
+    /// It has none.
+    Plain(Request),
+    Claimed(Request, Ours),
+    Answered(Response),
+}
+
+async fn once(gateway: &Gateway, surface: Surface, request: Request) -> Result<Once, Response> {
+    let refuse = |status: Status| surface.answer(&status);
+    let key = idempotency::key_of(request.headers()).map_err(refuse)?.map(str::to_owned);
+    let Some(idempotency_key) = key.filter(|_| request.method() == Method::POST) else {
+        return Ok(Once::Plain(request));
+    };
+    let caller = Caller::of(&request).map_err(|denied| refuse(error::to_status(&denied)))?.clone();
+    let (mut head, body) = request.into_parts();
+    let path = head.uri.path();
+    let body = match surface {
+        Surface::OpenAi => body::read(gateway, body).await.map_err(Refusal::into_response),
+        Surface::Grpc => forward::read(gateway, path, body).await.map_err(refuse),
+    };
+    let (body, room) = body?;
+    let fingerprint = Fingerprint::of(caller.key(), path, &idempotency_key, &body);
+    let claimed = idempotency::claim(&gateway.claims, fingerprint, caller.lapses()).await;
+    match claimed.map_err(refuse)? {
+        Claimed::Replay(answer) => Ok(Once::Answered(replay::response(answer))),
+        Claimed::Run(ours) => {
+            head.headers.remove(idempotency::HEADER);
+            drop(room); // counted again by whoever reads it
+            Ok(Once::Claimed(Request::from_parts(head, Body::from(body)), ours))
+        }
+    }
 }

@@ -11,8 +11,10 @@
 use crate::{
     door::{self, Surface},
     gateway::{Caller, Gateway},
+    idempotency,
     keys::Scope,
     pace::Paced,
+    room::Room,
 };
 use axum::{
     body::Body as AxumBody,
@@ -85,6 +87,22 @@ async fn pass_on(
     let response = channel.clone().oneshot(Request::from_parts(head, body)).await?;
     drop(room); // the call has been passed on
     Ok(response.map(|body| AxumBody::new(Honest { body: Some(body) })))
+}
+
+/// The whole of a request, for one that has to be recognised.
+pub async fn read(
+    gateway: &Gateway,
+    path: &str,
+    body: AxumBody,
+) -> Result<(Bytes, Arc<Room>), Status> {
+    if methods::method(path).is_none_or(|method| method.client_streaming) {
+        let rule = "is not for calls whose request is a stream: leave it out";
+        return Err(error::invalid(idempotency::HEADER.as_str(), rule));
+    }
+    let room = Arc::new(gateway.bodies.room());
+    let paced = Paced::new(body, gateway.pace, Arc::clone(&room))?;
+    let body = Limited::new(paced, h2::MAX_MESSAGE + FRAME_HEAD).collect().await;
+    Ok((body.map_err(refused)?.to_bytes(), room))
 }
 
 /// Why a body was not taken: too slow, no room, or too large.

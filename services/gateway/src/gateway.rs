@@ -6,6 +6,7 @@
 
 use crate::{
     config::Config,
+    idempotency::claims::Claims,
     keys::{self, Denied, Key, Scope},
     leash::Leashes,
     limits::{Limits, store::LimitStore},
@@ -28,6 +29,7 @@ pub struct Shared {
     pub bodies: Bodies,
     pub limits: Limits,
     pub leashes: Leashes,
+    pub claims: Claims,
     pub pace: Pace,
     pub max_headers: usize,
     pub router: Channel,
@@ -68,6 +70,12 @@ impl Caller {
         request.extensions().get().ok_or(Denied::Missing)
     }
 
+    /// When the time for this call is over, in microseconds since 1970.
+    pub fn lapses(&self) -> i64 {
+        let left = self.deadline.saturating_duration_since(Instant::now()).as_micros();
+        clock::now_micros().saturating_add(i64::try_from(left).unwrap_or(i64::MAX))
+    }
+
     pub const fn key(&self) -> &Arc<Key> {
         &self.key
     }
@@ -87,9 +95,15 @@ impl Caller {
 
 impl Gateway {
     pub fn new(config: &Config, world: &World, store: Store, readiness: Readiness) -> Self {
-        let limits = Limits::new(LimitStore::new(store.database(), config.heartbeat));
+        let database = store.database();
+        let limits = Limits::new(LimitStore::new(database.clone(), config.heartbeat));
         Self(Arc::new(Shared {
             store,
+            claims: Claims::new(
+                database,
+                config.edge.idempotency_keep,
+                usize::try_from(config.edge.idempotency_max).unwrap_or(usize::MAX),
+            ),
             bodies: Bodies::new(config.edge.bytes_in_flight),
             limits,
             leashes: Leashes::new(config.edge.reader_timeout, config.edge.max_answer),

@@ -141,6 +141,11 @@ impl Leashes {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Bytes of the largest answer.
+    pub const fn longest(&self) -> u64 {
+        self.longest
+    }
+
     fn now(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX).max(1)
     }
@@ -176,6 +181,14 @@ fn dialect(headers: &HeaderMap) -> Dialect {
     }
 }
 
+/// What an answer above the limit is answered with.
+pub fn too_large(limit: u64) -> Status {
+    let limit = mesh::config::Size(limit);
+    let message = format!("the answer is larger than this gateway's limit of {limit}");
+    let kind = Kind::RateLimited { retry_after: None };
+    error::status(kind, Some("ANSWER_TOO_LARGE"), None, message)
+}
+
 impl Why {
     fn status(&self) -> Status {
         match self {
@@ -184,12 +197,7 @@ impl Why {
                 let message = "nobody read this answer for too long".to_owned();
                 error::status(Kind::DeadlineExceeded, Some("READER_TOO_SLOW"), None, message)
             }
-            Self::TooLarge(limit) => {
-                let limit = mesh::config::Size(*limit);
-                let message = format!("the answer is larger than this gateway's limit of {limit}");
-                let kind = Kind::RateLimited { retry_after: None };
-                error::status(kind, Some("ANSWER_TOO_LARGE"), None, message)
-            }
+            Self::TooLarge(limit) => too_large(*limit),
         }
     }
 

@@ -5,7 +5,8 @@
 //! without being decoded ([`forward`]). Both come in through one [`door`]: is
 //! the key good ([`keys`]), within its [`limits`], its body within our memory
 //! ([`room`]) and quick enough ([`pace`])? What
-//! goes out is on a [`leash`]. Keys are kept here ([`store`], [`admin`]).
+//! has an idempotency key is made once ([`idempotency`]); what goes out is on a
+//! [`leash`]. Keys are kept here ([`store`], [`admin`]).
 
 pub mod admin;
 pub mod body;
@@ -16,6 +17,7 @@ pub mod edge;
 pub mod embed;
 pub mod forward;
 pub mod gateway;
+pub mod idempotency;
 pub mod keys;
 pub mod leash;
 pub mod limits;
@@ -75,6 +77,7 @@ pub async fn run(config: Config, world: World) -> Result<(), Error> {
     let limits = gateway.limits.clone();
     let (_sweep, _beat) = (spawn(limits.clone().sweep()), spawn(limits.clone().beat()));
     let _leashes = spawn(gateway.leashes.clone().watch(gateway.store.clone()));
+    let _claims = spawn(gateway.claims.clone().sweep());
     let app = routes::routes(gateway, &config.cors_origins, world.max_deadline)?;
     serve::public(world, app, readiness, &config.edge.front).await?;
     limits.leave().await;

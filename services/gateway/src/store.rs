@@ -7,6 +7,7 @@
 //! - While the database is away the last snapshot serves.
 
 use crate::{
+    idempotency,
     keys::{Hash, Key, Scope, Snapshot, chosen_id, hash},
     limits::{self, Allowance},
 };
@@ -21,7 +22,7 @@ use std::{
     time::Duration,
 };
 
-const MIGRATIONS: &[Migration] = &[KEYS, limits::store::MIGRATION];
+const MIGRATIONS: &[Migration] = &[KEYS, limits::store::MIGRATION, idempotency::claims::MIGRATION];
 
 const KEYS: Migration = Migration {
     version: 1,

@@ -36,6 +36,11 @@ fn install() -> Option<PathBuf> {
 /// Runs `tests/e2e/python/<script>` against `mesh`; its output is shown when it
 /// fails. `false`: there is no Python here.
 pub fn run(mesh: &Mesh, script: &str) -> bool {
+    run_as(mesh, KEY, script)
+}
+
+/// The same with another API key than the developer's.
+pub fn run_as(mesh: &Mesh, key: &str, script: &str) -> bool {
     let Some(python) = interpreter() else {
         crate::skip("no Python with pip and venv");
         return false;
@@ -44,7 +49,7 @@ pub fn run(mesh: &Mesh, script: &str) -> bool {
         .arg(workspace().join("tests/e2e/python").join(script))
         .current_dir(mesh.scratch())
         .env("SKEIN_URL", &mesh.url)
-        .env("SKEIN_API_KEY", KEY)
+        .env("SKEIN_API_KEY", key)
         .env("SKEIN_PROTO", workspace().join("proto"))
         .output()
         .unwrap();

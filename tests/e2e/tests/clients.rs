@@ -27,6 +27,25 @@ async fn the_official_python_clients_work_unchanged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_official_python_client_understands_its_limits() {
+    let (mesh, _fake) = mesh_with_provider().await;
+    let mesh = std::sync::Arc::new(mesh);
+    let made = {
+        let mesh = std::sync::Arc::clone(&mesh);
+        let create = ["keys", "create", "--tenant", "dev", "--rpm", "3", "--concurrency", "2"];
+        let create = move || mesh.skein_json(&[&create[..], &["--json"]].concat());
+        tokio::task::spawn_blocking(create).await.unwrap()
+    };
+    assert_eq!(
+        (&made["key"]["requests_per_minute"], &made["key"]["concurrency"]),
+        (&3.into(), &2.into())
+    );
+    let secret = made["secret"].as_str().unwrap().to_owned();
+    let script = move || python::run_as(&mesh, &secret, "limited_client.py");
+    tokio::task::spawn_blocking(script).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_goes_away_aborts_the_provider_request() {
     let (mesh, fake) = mesh_with_provider().await;
     let body =

@@ -53,6 +53,8 @@ async fn create(
         ["key".to_owned(), key.id],
         ["tenant".to_owned(), key.tenant],
         ["scopes".to_owned(), key.scopes.join(" ")],
+        ["rpm".to_owned(), limit(key.requests_per_minute)],
+        ["concurrency".to_owned(), limit(key.concurrency)],
         ["expires".to_owned(), moment(key.expires_at.as_ref(), "never")],
         ["secret".to_owned(), made.secret],
     ];

@@ -26,6 +26,9 @@ pub struct Edge {
     pub bytes_in_flight: u64,
     /// Largest answer, in bytes.
     pub max_answer: u64,
+    /// How long an idempotent answer is kept, and up to which size.
+    pub idempotency_keep: Duration,
+    pub idempotency_max: u64,
     /// How slowly a body may come.
     pub pace: Pace,
     /// How long a reader may not read.
@@ -46,6 +49,8 @@ impl Edge {
             reader.complain(key("gateway.bytes_in_flight"), rule);
         }
         let max_answer = reader.or(key("gateway.max_answer"), Size(256 << 20)).0;
+        let idempotency_keep = reader.or(key("gateway.idempotency_keep"), time(86_400)).0;
+        let idempotency_max = reader.or(key("gateway.idempotency_max"), Size(1 << 20)).0;
         let idle = reader.or(key("gateway.body_timeout"), time(15)).0;
         let rate = reader.or(key("gateway.body_rate"), Size(1 << 10)).0;
         let reader_timeout = reader.or(key("gateway.reader_timeout"), time(60)).0;
@@ -55,6 +60,8 @@ impl Edge {
         let streams = reader.or(key("gateway.streams"), 512_u32);
         for (name, wrong) in [
             ("gateway.max_answer", max_answer == 0),
+            ("gateway.idempotency_keep", idempotency_keep.is_zero()),
+            ("gateway.idempotency_max", idempotency_max == 0),
             ("gateway.body_timeout", idle.is_zero()),
             ("gateway.reader_timeout", reader_timeout.is_zero()),
             ("gateway.head_timeout", head_timeout.is_zero()),
@@ -83,6 +90,14 @@ impl Edge {
             write_timeout: Some(reader_timeout),
         };
         let pace = Pace { idle, rate };
-        Self { bytes_in_flight, max_answer, pace, reader_timeout, front }
+        Self {
+            bytes_in_flight,
+            max_answer,
+            idempotency_keep,
+            idempotency_max,
+            pace,
+            reader_timeout,
+            front,
+        }
     }
 }

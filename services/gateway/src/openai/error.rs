@@ -52,6 +52,10 @@ fn by_reason(reason: &str) -> Option<(u16, &'static str, &'static str)> {
         "MODEL_NOT_FOUND" | "PROVIDER_NOT_FOUND" => (404, INVALID, "model_not_found"),
         "CONTEXT_LENGTH_EXCEEDED" => (400, INVALID, "context_length_exceeded"),
         "MESSAGE_TOO_LARGE" => (413, INVALID, "request_too_large"),
+        "IDEMPOTENT_CALL_RUNNING" => (409, INVALID, "idempotent_call_running"),
+        "IDEMPOTENCY_KEY_REUSED" => (422, INVALID, "idempotency_key_reused"),
+        // Not 409: clients try that again by themselves.
+        "IDEMPOTENT_ANSWER_NOT_KEPT" => (410, INVALID, "idempotent_answer_not_kept"),
         "CLIENT_TOO_SLOW" => (408, INVALID, "request_timeout"),
         "ANSWER_TOO_LARGE" => (502, "server_error", "answer_too_large"),
         // Nothing that waiting would mend.
