@@ -112,8 +112,9 @@ impl Shared {
             let ran = machine.state() == State::Started;
             lifecycle::stop_held(machine, Order::Stop).await;
             let release = self.maker().release(app, machine).map_err(|error| error.to_string())?;
-            machine.note(What::Deployed { version: release.version.clone() });
+            let version = release.version.clone();
             machine.release.send_replace(Arc::new(release));
+            machine.note(What::Deployed { version });
             machine.metadata.send_modify(|metadata| {
                 metadata.insert("fly_release_version".to_owned(), app.number.to_string());
             });

@@ -49,6 +49,8 @@ pub enum Error {
     Mounts { app: String },
     #[error("{0} and {1} are no named pair of regions; name it in `Spec::links` or with `link`")]
     NoLink(String, String),
+    #[error("nothing of the kind has happened to {target} after {seconds} s; `flynet events`")]
+    NotHappened { target: String, seconds: f32 },
     #[error("the network's thread ended: {0}")]
     Thread(String),
 }

@@ -86,6 +86,20 @@ impl Events {
         self.log.borrow().iter().cloned().collect()
     }
 
+    /// The first event that `of` picks, now or later.
+    pub(crate) async fn until(&self, of: impl Fn(&Event) -> bool) -> Event {
+        let mut log = self.log.subscribe();
+        loop {
+            let found = log.borrow_and_update().iter().find(|event| of(event)).cloned();
+            if let Some(event) = found {
+                return event;
+            }
+            if log.changed().await.is_err() {
+                std::future::pending::<()>().await; // we hold the sender
+            }
+        }
+    }
+
     /// Event and time since the network began.
     pub(crate) fn timed(&self) -> Vec<(Duration, Event)> {
         let since = |event: &Event| event.at.saturating_duration_since(self.began);

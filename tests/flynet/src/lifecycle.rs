@@ -25,15 +25,15 @@ pub(crate) async fn start(machine: &Arc<Machine>) {
 pub(crate) fn start_held(machine: &Arc<Machine>) {
     match machine.state() {
         State::Stopped => {
-            machine.note(What::Started);
             machine.order.send_replace(Order::Run);
             machine.status.send_modify(|status| status.state = State::Started);
+            machine.note(What::Started);
             tokio::spawn(supervise::run(Arc::clone(machine)));
         }
         State::Suspended => {
-            machine.note(What::Resumed);
             machine.status.send_modify(|status| status.state = State::Started);
             hold_or_go(&machine.status.borrow());
+            machine.note(What::Resumed);
         }
         State::Started | State::Stopping => {}
     }
@@ -77,9 +77,9 @@ pub(crate) async fn suspend(machine: &Arc<Machine>) {
     if pid.is_none() {
         return stop_held(machine, Order::Stop).await;
     }
-    machine.note(What::Suspended);
     machine.status.send_modify(|status| status.state = State::Suspended);
     hold_or_go(&machine.status.borrow());
+    machine.note(What::Suspended);
 }
 
 /// SIGSTOP: the sockets stay, nobody answers. Fly does not know.
@@ -88,9 +88,9 @@ pub(crate) fn freeze(machine: &Machine, frozen: bool) -> Result<(), Error> {
         let (app, machine) = (machine.app.clone(), machine.id.clone());
         return Err(Error::NotRunning { app, machine });
     }
-    machine.note(if frozen { What::Frozen } else { What::Thawed });
     machine.status.send_modify(|status| status.frozen = frozen);
     hold_or_go(&machine.status.borrow());
+    machine.note(if frozen { What::Frozen } else { What::Thawed });
     Ok(())
 }
 

@@ -6,14 +6,14 @@
 //! - Dropping it stops every machine, politely and then not, before it returns;
 //!   Postgres goes last.
 
+mod machines;
 mod trouble;
 
 use crate::{
     api,
     control::{self, Verb},
-    deploy::Deploy,
     error::Error,
-    events::{Event, Events, Timeline},
+    events::Events,
     fabric::Fabric,
     fleet::Fleet,
     lifecycle,
@@ -126,74 +126,6 @@ impl Flynet {
         Some(self.shared.fleet.find(id).ok()?.first()?.directory.clone())
     }
 
-    /// Starts what is stopped; `target`: a machine id, an app, or a role.
-    pub async fn start_machines(&self, target: &str) -> Result<Vec<String>, Error> {
-        self.verb(target, Verb::Start).await
-    }
-
-    /// As Fly stops a machine: the kill signal, then SIGKILL after the kill timeout.
-    pub async fn stop_machines(&self, target: &str) -> Result<Vec<String>, Error> {
-        self.verb(target, Verb::Stop).await
-    }
-
-    /// SIGKILL at once; stays stopped.
-    pub async fn kill_machines(&self, target: &str) -> Result<Vec<String>, Error> {
-        self.verb(target, Verb::Kill).await
-    }
-
-    /// SIGSTOP: sockets stay open and nobody answers; Fly does not notice.
-    pub async fn freeze(&self, target: &str) -> Result<Vec<String>, Error> {
-        self.verb(target, Verb::Freeze).await
-    }
-
-    /// SIGCONT after [`Flynet::freeze`].
-    pub async fn thaw(&self, target: &str) -> Result<Vec<String>, Error> {
-        self.verb(target, Verb::Thaw).await
-    }
-
-    /// Out of DNS and held with its memory; a start resumes it.
-    pub async fn suspend(&self, target: &str) -> Result<Vec<String>, Error> {
-        self.verb(target, Verb::Suspend).await
-    }
-
-    /// As `fly deploy`, in place; `target`: an app, a role, or one machine.
-    pub async fn deploy(&self, target: &str, change: Deploy) -> Result<Vec<String>, Error> {
-        let (shared, target) = (Arc::clone(&self.shared), target.to_owned());
-        self.on_thread(async move { shared.deploy(&target, change).await }).await
-    }
-
-    /// As `fly secrets set`: a deploy of new secrets.
-    pub async fn set_secrets(
-        &self,
-        target: &str,
-        secrets: BTreeMap<String, String>,
-    ) -> Result<Vec<String>, Error> {
-        self.deploy(target, Deploy { secrets, ..Deploy::default() }).await
-    }
-
-    /// What has happened to the machines so far.
-    pub fn events(&self) -> Vec<Event> {
-        self.shared.events.all()
-    }
-
-    /// How many machines ran, and when that changed; prints as a table.
-    pub fn machines_over_time(&self) -> Timeline {
-        Timeline::of(&self.shared.events.timed())
-    }
-
-    /// As `fly scale count`: makes or destroys machines of an app in a region until
-    /// there are `count`; the ids of those made or destroyed.
-    pub async fn scale(
-        &self,
-        target: &str,
-        region: &str,
-        count: usize,
-    ) -> Result<Vec<String>, Error> {
-        let shared = Arc::clone(&self.shared);
-        let (target, region) = (target.to_owned(), region.to_owned());
-        self.on_thread(async move { shared.scale(&target, &region, count).await }).await
-    }
-
     /// Waits until one machine says that it is ready.
     pub async fn ready(&self, id: &str, patience: Duration) -> Result<(), Error> {
         let machines = self.shared.fleet.find(id)?;
@@ -221,12 +153,6 @@ impl Flynet {
         let Some(thread) = self.thread.take() else { return };
         // a panic of the thread has been printed; the kernel has ended its machines
         let _ended = tokio::task::spawn_blocking(move || thread.join()).await;
-    }
-
-    async fn verb(&self, target: &str, verb: Verb) -> Result<Vec<String>, Error> {
-        let shared = Arc::clone(&self.shared);
-        let target = target.to_owned();
-        self.on_thread(async move { shared.act(verb, &target).await }).await
     }
 
     async fn on_thread<T: Send + 'static>(

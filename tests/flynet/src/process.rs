@@ -49,13 +49,13 @@ pub(crate) fn start(machine: &Machine) -> Result<Child, Error> {
         .kill_on_drop(true)
         .spawn()
         .map_err(Error::io("start (is setpriv, of util-linux, installed?)", &release.program))?;
-    if let Some(pid) = child.id() {
-        machine.note(What::Booted { pid });
-    }
     machine.status.send_modify(|status| {
         status.pid = child.id();
         status.starts += 1;
     });
+    if let Some(pid) = child.id() {
+        machine.note(What::Booted { pid });
+    }
     Ok(child)
 }
 

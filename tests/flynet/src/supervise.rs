@@ -54,7 +54,6 @@ pub(crate) async fn run(machine: Arc<Machine>) {
 }
 
 fn stopped(machine: &Machine, exit: Option<Exit>) {
-    machine.note(What::Stopped);
     machine.status.send_modify(|status| {
         status.pid = None;
         status.frozen = false;
@@ -63,6 +62,7 @@ fn stopped(machine: &Machine, exit: Option<Exit>) {
         }
         status.state = State::Stopped;
     });
+    machine.note(What::Stopped);
 }
 
 async fn told_within(machine: &Machine, wait: std::time::Duration) -> bool {

@@ -156,6 +156,9 @@ async fn metadata_is_seen_in_dns_and_survives_a_deploy() {
     assert_eq!(names::aaaa(&resolver, ready).await, own);
     let (_, shown) = call(&api, "GET", key("").trim_end_matches('/'), "").await;
     assert_eq!(shown["fly_release_version"], json!("2"));
+    net.set_metadata(&routers[0].id, "core", Some("1")).unwrap();
+    let core = "1.core.kv._metadata.echo-router.internal.";
+    assert_eq!(names::aaaa(&resolver, core).await, own);
     assert_eq!(call(&api, "DELETE", &key("ready"), "").await.0, 204);
     assert!(names::aaaa(&resolver, ready).await.is_empty());
 }

@@ -1,8 +1,9 @@
 //! What becomes of a machine whose program ends.
 
 use super::{PATIENCE, ROUTER, ask, eventually, get, machine, names, spec, temporary, up};
-use flynet::{Flynet, Spec, State, What};
+use flynet::{Error, Flynet, Spec, State, What};
 use std::{fs, path::Path, time::Duration};
+use tokio::time::Instant;
 
 /// A router under this policy.
 fn with_policy(root: &Path, policy: &str) -> Spec {
@@ -40,10 +41,15 @@ async fn on_failure_restarts_a_failure_and_lets_a_clean_exit_rest() {
     leave(&net, 3).await;
     starts(&net, 2).await;
     assert_eq!(machine(&net, "echo-router").last_exit.unwrap(), "exited with code 3");
+    let since = Instant::now();
     leave(&net, 0).await;
-    stopped(&net).await;
+    let stopped = net.happened("router", since, PATIENCE, |what| *what == What::Stopped);
+    assert_eq!(stopped.await.unwrap().machine, machine(&net, "echo-router").id);
     let router = machine(&net, "echo-router");
     assert_eq!((router.starts, router.pid), (2, None));
+    let soon = Duration::from_millis(10);
+    let never = net.happened("router", since, soon, |what| *what == What::Frozen).await;
+    assert!(matches!(never, Err(Error::NotHappened { .. })));
     let what: Vec<_> =
         net.events().into_iter().filter(|event| event.machine == router.id).collect();
     assert!(what.iter().any(|e| e.what == What::Exited { code: Some(3), signal: None }));
