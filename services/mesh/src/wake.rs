@@ -178,6 +178,10 @@ impl Asker {
 
     async fn ask(&mut self) -> Asked {
         let mut machines = (self.ready)();
+        // Nobody to ask and nobody to wait for: that is the quickest to tell.
+        if machines.is_empty() && self.through_the_proxy().await {
+            return Asked::Woken;
+        }
         let enough = Instant::now() + NEARBY;
         while machines.is_empty() && Instant::now() < enough {
             time::sleep(LOOK / 5).await;
@@ -187,14 +191,11 @@ impl Asker {
             self.held = None;
             return Asked::Home;
         }
-        let woken = match machines.is_empty() {
-            true => self.through_the_proxy().await,
-            false => {
-                let any = machines.swap_remove(fastrand::usize(..machines.len()));
-                self.by_a_sibling(any).await
-            }
-        };
-        if woken { Asked::Woken } else { Asked::Nothing }
+        if machines.is_empty() {
+            return Asked::Nothing;
+        }
+        let any = machines.swap_remove(fastrand::usize(..machines.len()));
+        if self.by_a_sibling(any).await { Asked::Woken } else { Asked::Nothing }
     }
 
     async fn by_a_sibling(&self, machine: Machine) -> bool {

@@ -131,7 +131,9 @@ fn state_lies_on_a_volume_and_nothing_else_has_one() {
         assert_eq!(mounted.is_some(), role != "model-proxy", "{role}");
         // canary and bluegreen are refused with volumes
         assert_eq!(text(&file, "deploy.strategy"), "rolling", "{role}");
-        assert_eq!(text(&file, "restart.policy"), "always", "{role}");
+        // whoever owns no state may leave for want of work and stay stopped
+        let policy = if mounted.is_some() { "always" } else { "on-failure" };
+        assert_eq!(text(&file, "restart.policy"), policy, "{role}");
     }
 }
 

@@ -33,6 +33,9 @@ pub(super) async fn chat(request: &Value, mut entry: Open) -> Response {
         // The caller's leaving drops this future and with it the entry.
         std::future::pending::<()>().await;
     }
+    if let Some(late) = model.strip_prefix("late-").and_then(|late| late.parse().ok()) {
+        tokio::time::sleep(Duration::from_millis(late)).await;
+    }
     if request["stream"] != true || model == "whole" {
         entry.done();
         return Json(whole(request)).into_response();
