@@ -41,6 +41,7 @@ impl Layout {
         // what an earlier run may have left: no machine of this root is alive
         clear(&root.join("machines"))?;
         clear(&root.join("logs"))?;
+        clear_sockets(&root.join("run"))?;
         let ids = fs::read(root.join("machines.json"))
             .ok()
             .and_then(|text| serde_json::from_slice(&text).ok())
@@ -129,6 +130,16 @@ pub(crate) fn inside(directory: &Path, guest: &str) -> PathBuf {
     directory.join(guest.trim_start_matches('/'))
 }
 
+/// What a flynet that was killed has left; the lock stays.
+fn clear_sockets(run: &Path) -> Result<(), Error> {
+    for entry in fs::read_dir(run).map_err(Error::io("read", run))?.flatten() {
+        if entry.file_name() != "lock" {
+            let _gone = fs::remove_file(entry.path());
+        }
+    }
+    Ok(())
+}
+
 fn clear(directory: &Path) -> Result<(), Error> {
     match fs::remove_dir_all(directory) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -153,6 +164,16 @@ mod tests {
         layout.save().unwrap();
         drop(layout);
         assert_eq!(Layout::open(root.path()).unwrap().id("a-router", "iad", 0), id);
+    }
+
+    #[test]
+    fn sockets_of_a_killed_flynet_are_swept() {
+        let root = tempfile::tempdir().unwrap();
+        drop(Layout::open(root.path()).unwrap());
+        let left = root.path().join("run/00000000000001");
+        fs::write(&left, "").unwrap();
+        let _held = Layout::open(root.path()).unwrap();
+        assert!(!left.exists() && root.path().join("run/lock").exists());
     }
 
     #[test]

@@ -236,8 +236,12 @@ fn run(plan: Plan, tell: oneshot::Sender<Result<Handle, Error>>, stop: &Cancella
         }
         stop.cancelled().await;
         let all = shared.fleet.all();
-        let all = all.iter().map(|machine| lifecycle::stop(machine, Order::Stop));
-        futures_util::future::join_all(all).await;
+        let stops = all.iter().map(|machine| {
+            // who is frozen hears nothing, and the end of a network need not wait for it
+            let frozen = machine.status.borrow().frozen;
+            lifecycle::stop(machine, if frozen { Order::Kill } else { Order::Stop })
+        });
+        futures_util::future::join_all(stops).await;
         let _gone = std::fs::remove_file(&shared.socket);
         for machine in &*shared.fleet.all() {
             let _gone = std::fs::remove_file(&machine.api);

@@ -275,7 +275,10 @@ async fn load_above_the_soft_limit_wakes_and_the_loop_stops_again() {
     spec.apps[0].stopped = vec![("iad".into(), 2)];
     spec.intervals.speed = Some(100);
     spec.intervals.autostop = Some(Duration::from_millis(100));
-    let net = up(spec).await;
+    // nrt may be stopped before it was ever ready
+    let net = Flynet::start(spec).await.unwrap();
+    let iad = net.machines().into_iter().find(|m| m.region == "iad" && m.state == State::Started);
+    net.ready(&iad.unwrap().id, PATIENCE).await.unwrap();
     let (_one, _) = stream(&net, "").await;
     let running =
         |region: &str| gateways(&net, State::Started).iter().filter(|m| m.region == region).count();
@@ -300,9 +303,9 @@ async fn a_suspending_service_keeps_the_process() {
     spec.intervals.speed = Some(100);
     spec.intervals.autostop = Some(Duration::from_millis(100));
     spec.intervals.proxy_queue = Some(PATIENCE);
-    let net = up(spec).await;
-    let before = machine(&net, "echo-gateway");
-    eventually("suspended", async || gateways(&net, State::Suspended).pop()).await;
+    // it may be suspended before it was ever ready
+    let net = Flynet::start(spec).await.unwrap();
+    let before = eventually("suspended", async || gateways(&net, State::Suspended).pop()).await;
     assert_eq!(get(&url(&net, "/starts")).await.unwrap(), "here=1 volume=2");
     assert_eq!(machine(&net, "echo-gateway").pid, before.pid);
 }

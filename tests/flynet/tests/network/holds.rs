@@ -35,6 +35,18 @@ async fn a_frozen_machine_is_listed_and_does_not_answer() {
 }
 
 #[tokio::test]
+async fn a_network_with_a_frozen_machine_ends_without_waiting_for_it() {
+    let root = temporary();
+    let mut spec = spec(root.path());
+    spec.intervals.kill_timeout = Some(Duration::from_secs(3600));
+    let net = up(spec).await;
+    net.freeze("router").await.unwrap();
+    let pid = machine(&net, "echo-router").pid.unwrap();
+    net.stop().await;
+    assert!(!super::alive(pid));
+}
+
+#[tokio::test]
 async fn a_suspended_machine_leaves_dns_and_comes_back_as_it_was() {
     let root = temporary();
     let net = up(spec(root.path())).await;
