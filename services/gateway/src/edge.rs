@@ -20,20 +20,18 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use http_body::{Frame, SizeHint};
-use mesh::{
-    call,
-    error::to_status,
-    load::{InFlight, Overloaded},
-    methods, telemetry,
-};
+use mesh::{call, error::to_status, load::InFlight, methods, telemetry};
 use std::{
+    panic::AssertUnwindSafe,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
 use tokio::time::Instant;
+use tonic::Status;
 use tracing::Instrument as _;
 
 const REGION: HeaderName = HeaderName::from_static("x-skein-region");
@@ -46,8 +44,9 @@ pub async fn edge(State(gateway): State<Gateway>, mut request: Request, next: Ne
     }
     let in_flight = match gateway.load.admit(request.uri().path()) {
         Ok(in_flight) => in_flight,
-        Err(overloaded) => return refused(&overloaded, request.headers()),
+        Err(overloaded) => return refused(&to_status(&overloaded), grpc(request.headers())),
     };
+    let dialect = grpc(request.headers());
     strip(request.headers_mut());
     let given = request.headers().get(&REQUEST_ID).and_then(|id| id.to_str().ok());
     let id: Arc<str> = match given.filter(|id| call::is_sane_request_id(id)) {
@@ -62,7 +61,8 @@ pub async fn edge(State(gateway): State<Gateway>, mut request: Request, next: Ne
     let mut response = if request.headers().len() > gateway.max_headers {
         Refusal::too_many_headers(gateway.max_headers).into_response()
     } else {
-        next.run(request).instrument(span).await
+        let answer = AssertUnwindSafe(next.run(request).instrument(span)).catch_unwind().await;
+        answer.unwrap_or_else(|_panic| panicked(&record.route, dialect))
     };
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&id) {
@@ -85,15 +85,25 @@ pub async fn edge(State(gateway): State<Gateway>, mut request: Request, next: Ne
     })
 }
 
-fn refused(overloaded: &Overloaded, headers: &HeaderMap) -> Response {
-    let status = to_status(overloaded);
+/// One failed request, and never the connection's other streams. What the panic
+/// was about is on stderr, by the panic hook.
+fn panicked(route: &str, dialect: Option<HeaderValue>) -> Response {
+    tracing::error!(route, "a handler panicked");
+    metrics::counter!("skein_panics_total", "method" => route.to_owned()).increment(1);
+    refused(&Status::internal("internal error"), dialect)
+}
+
+/// The media type of a gRPC or gRPC-Web request.
+fn grpc(headers: &HeaderMap) -> Option<HeaderValue> {
     let media_type = headers.get(header::CONTENT_TYPE);
-    let Some(grpc) = media_type.filter(|value| value.as_bytes().starts_with(b"application/grpc"))
-    else {
-        return Refusal::from_status(&status).into_response();
-    };
-    let mut response = status.into_http::<Body>();
-    response.headers_mut().insert(header::CONTENT_TYPE, grpc.clone()); // gRPC-Web keeps its own
+    media_type.filter(|value| value.as_bytes().starts_with(b"application/grpc")).cloned()
+}
+
+/// In the dialect of the request.
+fn refused(status: &Status, grpc: Option<HeaderValue>) -> Response {
+    let Some(grpc) = grpc else { return Refusal::from_status(status).into_response() };
+    let mut response = status.clone().into_http::<Body>();
+    response.headers_mut().insert(header::CONTENT_TYPE, grpc); // gRPC-Web keeps its own
     response
 }
 
