@@ -130,7 +130,7 @@ impl Edge {
         let machines = self.proxy.fabric.fleet.of(&self.proxy.app);
         let release = machines.first()?.release();
         let seconds = release.config.http_service.as_ref()?.http_options.idle_timeout?;
-        Some(self.proxy.times.scaled(Duration::from_secs(seconds.into())))
+        Some(Duration::from_secs(seconds.into()))
     }
 
     /// The regions the client prefers, then the edge's own.

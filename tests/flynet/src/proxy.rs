@@ -35,14 +35,14 @@ const CUT: Duration = Duration::from_secs(600);
 /// "Every few minutes".
 const AUTOSTOP: Duration = Duration::from_secs(120);
 
-/// The proxy's clocks.
+/// The proxy's clocks. What ends a connection is not divided by the speed of the
+/// network: the heartbeats of the services that it has to outlast are not either.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Times {
     pub(crate) queue: Duration,
     pub(crate) cut: Duration,
     autostop: Duration,
     briefly: Duration,
-    speed: u32,
 }
 
 impl Default for Times {
@@ -56,16 +56,10 @@ impl Times {
         let speed = intervals.speed.unwrap_or(1).max(1);
         Self {
             queue: intervals.proxy_queue.unwrap_or(QUEUE),
-            cut: intervals.proxy_cut.unwrap_or(CUT / speed),
+            cut: intervals.proxy_cut.unwrap_or(CUT),
             autostop: intervals.autostop.unwrap_or(AUTOSTOP / speed),
             briefly: BRIEFLY / speed,
-            speed,
         }
-    }
-
-    /// A span of a fly.toml.
-    pub(crate) fn scaled(&self, span: Duration) -> Duration {
-        span / self.speed
     }
 }
 

@@ -70,7 +70,7 @@ pub struct Intervals {
     /// How long Fly Proxy looks for a machine before it refuses; not divided.
     pub proxy_queue: Option<Duration>,
     /// The longest life of a connection through Fly Proxy: ten minutes on Fly, when a
-    /// proxy is restarted.
+    /// proxy is restarted; not divided.
     pub proxy_cut: Option<Duration>,
     /// Between two passes of the autostop loop.
     pub autostop: Option<Duration>,

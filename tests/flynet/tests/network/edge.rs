@@ -329,10 +329,9 @@ async fn a_connection_is_cut_when_the_proxy_has_had_it_long_enough() {
 #[tokio::test]
 async fn silence_is_cut_after_the_idle_timeout() {
     let root = temporary();
-    let mut spec = spec(root.path());
-    let options = "h2_backend = true\nidle_timeout = 30";
+    let spec = spec(root.path());
+    let options = "h2_backend = true\nidle_timeout = 1";
     fs::write(&spec.apps[0].config, GATEWAY.replace("h2_backend = true", options)).unwrap();
-    spec.intervals.speed = Some(100);
     let net = up(spec).await;
     // a tick every 10 ms keeps it open; a request that is never finished does not
     let (mut ticking, _) = stream(&net, "").await;
