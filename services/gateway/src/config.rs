@@ -51,7 +51,8 @@ impl Config {
         let time = |seconds| Time(Duration::from_secs(seconds));
         let deadline = reader.or(key("gateway.deadline"), time(600)).0;
         let keep_alive = reader.or(key("gateway.keep_alive"), time(15)).0;
-        let key_poll = reader.or(key("gateway.key_poll"), time(1)).0;
+        // Half of the second within which a key works everywhere.
+        let key_poll = reader.or(key("gateway.key_poll"), Time::from_millis(500)).0;
         let heartbeat = reader.or(key("gateway.heartbeat"), time(5)).0;
         for (name, span) in [
             ("gateway.deadline", deadline),

@@ -5,7 +5,8 @@
 //! - Never more calls granted in sixty seconds than the limit, never more slots
 //!   held than the limit, whatever is asked.
 //! - What nobody waits for is granted from an eighth of the rest, divided by the
-//!   live gateways.
+//!   live gateways, and less what a gateway has in hand: so all together never
+//!   have more than an eighth of the limit that is counted and not used.
 //! - Slots of a gateway that is silent for [`HOLD`] are free again.
 
 use super::{Allowance, window::Window};
@@ -37,8 +38,9 @@ pub struct Ask {
     pub gateway: String,
     /// Calls that somebody waits for.
     pub calls: u64,
-    /// Calls wanted ahead of need.
+    /// Calls wanted ahead of need, and those in hand already.
     pub ahead: u64,
+    pub hand: u64,
     /// Calls granted before and not used.
     pub back: u64,
     /// Calls let in while the store was away.
@@ -68,7 +70,7 @@ impl Ledger {
         self.calls.merge(ask.owed);
         let mut left = allowance.per_minute.saturating_sub(self.calls.total());
         let mut calls = ask.calls.min(left);
-        calls += ask.ahead.min((left - calls) / part);
+        calls += ask.ahead.min((left - calls) / part).saturating_sub(ask.hand);
         left -= calls;
         self.calls.add(now, calls);
 

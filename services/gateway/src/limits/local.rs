@@ -223,16 +223,21 @@ impl KeyLimit {
         let Allowance { per_minute, concurrency } = self.allowance;
         let if_limited = |limit: u64, wanted: u64| if limit > 0 { wanted } else { 0 };
         let calls = if_limited(per_minute, state.waiting.saturating_sub(state.calls));
-        let slots = if_limited(concurrency, state.in_flight + state.waiting);
         let tight = idle || state.answer.slots_left == 0;
+        let needed = state.in_flight + state.waiting;
+        let lately = if tight { 0 } else { state.peak.min(state.slots) };
+        let slots = if_limited(concurrency, needed.max(lately));
+        // What goes back is not used while it is on its way.
+        state.slots = state.slots.min(slots);
         let ask = Ask {
             gateway: self.store.gateway().to_owned(),
             calls,
             ahead,
+            hand: state.calls - back,
             back,
             owed: std::mem::take(&mut state.owed),
             slots,
-            spare: if tight { 0 } else { state.peak.saturating_sub(slots) + 1 },
+            spare: u64::from(!tight),
         };
         if back > 0 {
             state.calls = 0;
@@ -253,7 +258,7 @@ impl KeyLimit {
                 state.calls += answer.calls;
                 state.slots = answer.slots;
                 if calls > 0 || answer.calls > 0 {
-                    state.ahead = answer.calls.saturating_sub(calls);
+                    state.ahead = state.calls.saturating_sub(calls);
                 }
                 state.no_calls_until = (answer.calls < calls).then_some(until);
                 state.no_slots_until = (answer.slots < slots).then_some(until);

@@ -21,7 +21,7 @@ const CHAT: &str = "/v1/chat/completions";
 const SOON: Duration = Duration::from_secs(20);
 
 /// A key of the tenant `acme` with these limits; its id and its secret.
-async fn key(running: &Running, rpm: i64, concurrency: i64) -> (String, String) {
+pub(crate) async fn key(running: &Running, rpm: i64, concurrency: i64) -> (String, String) {
     let request = CreateKeyRequest {
         tenant: "acme".into(),
         requests_per_minute: rpm,

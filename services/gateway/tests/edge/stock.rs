@@ -1,7 +1,10 @@
 //! The official Python client, unchanged. Skipped, visibly, where it is not
 //! installed.
 
-use crate::world::{self, ROOT};
+use crate::{
+    limits,
+    world::{self, ROOT},
+};
 use tokio::process::Command;
 
 const SCRIPT: &str = r#"
@@ -33,15 +36,30 @@ for error, call in [
     raise AssertionError(f"no {error}")
 "#;
 
-#[tokio::test]
-async fn the_official_python_client() {
+const LIMITED: &str = include_str!("../../../../tests/e2e/python/limited_client.py");
+
+/// Runs `script` with the client, if it is installed.
+async fn python(script: &str, url: &str, key: &str) {
     let installed = Command::new("python3").args(["-c", "import openai"]).output().await;
     if !installed.is_ok_and(|output| output.status.success()) {
         eprintln!("SKIPPED: python3 with the package `openai` is not installed");
         return;
     }
-    let running = world::start(&[]).await;
-    let url = running.uri("");
-    let output = Command::new("python3").args(["-c", SCRIPT, &url, ROOT]).output().await.unwrap();
+    let mut command = Command::new("python3");
+    command.args(["-c", script, url, key]).env("SKEIN_URL", url).env("SKEIN_API_KEY", key);
+    let output = command.output().await.unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test]
+async fn the_official_python_client() {
+    let running = world::start(&[]).await;
+    python(SCRIPT, &running.uri(""), ROOT).await;
+}
+
+#[tokio::test]
+async fn the_official_python_client_with_a_limited_key() {
+    let running = world::start(&[]).await;
+    let (_, secret) = limits::key(&running, 3, 0).await;
+    python(LIMITED, &running.uri(""), &secret).await;
 }
