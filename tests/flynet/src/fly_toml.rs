@@ -6,6 +6,7 @@
 
 mod checks;
 mod deploy;
+mod refused;
 mod service;
 
 pub use checks::{Check, Probe};
@@ -79,7 +80,6 @@ struct Raw {
     #[serde(default)]
     services: Vec<service::Raw>,
     processes: Option<toml::Value>,
-    machine_checks: Option<toml::Value>,
     #[serde(default)]
     checks: BTreeMap<String, checks::Raw>,
     #[serde(default)]
@@ -122,6 +122,7 @@ impl FlyToml {
     pub fn parse(text: &str) -> Result<Self, Vec<String>> {
         let table: toml::Table = text.parse().map_err(|e: toml::de::Error| vec![e.to_string()])?;
         let mut complaints = schema::complaints(&table);
+        complaints.extend(refused::complaints(&table));
         let raw: Raw = match table.try_into() {
             Ok(raw) => raw,
             Err(error) => {
@@ -138,9 +139,6 @@ impl Raw {
     fn check(self, complaints: &mut Vec<String>) -> FlyToml {
         if self.processes.is_some() {
             complaints.push("processes: flynet emulates one process group only".to_owned());
-        }
-        if self.machine_checks.is_some() {
-            complaints.push("machine_checks: flynet does not emulate them".to_owned());
         }
         for name in self.env.keys().filter(|name| name.starts_with("FLY_")) {
             complaints.push(format!("env.{name}: names that begin with FLY_ belong to Fly"));
@@ -286,6 +284,7 @@ mod tests {
         let found = FlyToml::parse(
             "app='a'\nprimary_region='iad'\n[deploy]\nstrategy='canary'\n\
              release_command='x'\n[[machine_checks]]\ncommand=['x']\n\
+             [[vm]]\npersist_rootfs='always'\n\
              [checks.a]\ntype='grpc'\nport=1\n[checks.b]\ntype='tcp'\n\
              [checks.c]\ntype='tcp'\nport=1\ninterval='1s'\ntimeout='61s'\n\
              [checks.d]\ntype='tcp'\nport=1\ninterval=10000",
@@ -300,6 +299,7 @@ mod tests {
             "canary",
             "release_command",
             "machine_checks",
+            "vm.persist_rootfs",
         ] {
             assert!(found.contains(part), "{part} in {found}");
         }

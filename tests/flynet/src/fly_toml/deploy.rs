@@ -27,8 +27,6 @@ pub(super) struct Raw {
     strategy: Option<String>,
     max_unavailable: Option<toml::Value>,
     wait_timeout: Option<toml::Value>,
-    release_command: Option<toml::Value>,
-    seed_command: Option<toml::Value>,
 }
 
 /// How many of `machines` may be down at once.
@@ -58,13 +56,6 @@ impl Raw {
                 Strategy::Rolling
             }
         };
-        for (key, value) in
-            [("release_command", &self.release_command), ("seed_command", &self.seed_command)]
-        {
-            if value.is_some() {
-                complaints.push(format!("deploy.{key}: flynet does not emulate it"));
-            }
-        }
         let unavailable = match &self.max_unavailable {
             None => Some(0.33),
             Some(toml::Value::Float(share)) => Some(*share),
