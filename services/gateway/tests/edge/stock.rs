@@ -39,6 +39,7 @@ for error, call in [
 const LIMITED: &str = include_str!("../../../../tests/e2e/python/limited_client.py");
 
 /// Runs `script` with the client, if it is installed.
+#[expect(clippy::print_stderr, reason = "a skipped test says so")]
 async fn python(script: &str, url: &str, key: &str) {
     let installed = Command::new("python3").args(["-c", "import openai"]).output().await;
     if !installed.is_ok_and(|output| output.status.success()) {
