@@ -6,13 +6,26 @@ use crate::{
     world::{self, ROOT, Running},
 };
 use futures_util::future::join_all;
+use gateway::{
+    keys::{self, Key},
+    limits::{Allowance, Limits, store::LimitStore},
+};
 use http::Method;
 use http_body_util::BodyExt as _;
-use mesh::error;
+use mesh::{
+    database::{Database, Migration},
+    error,
+};
 use serde_json::json;
 use skein_proto::admin::v1::{CreateKeyRequest, ListKeysRequest, RevokeKeyRequest};
 use sqlx::Connection as _;
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 use tokio::time::{Instant, timeout};
 use tonic::Code;
 use tonic_types::StatusExt as _;
@@ -294,4 +307,56 @@ async fn a_key_without_limits_never_asks_the_store() {
         let (rows,) = sqlx::query_as::<_, (i64,)>(table).fetch_one(&mut open).await.unwrap();
         assert_eq!(rows, 0, "{table}");
     }
+}
+
+#[tokio::test]
+async fn slots_that_come_and_go_are_never_more_than_the_limit() {
+    const TABLES: &[Migration] = &[gateway::limits::store::MIGRATION];
+    const MOST: u64 = 4;
+    let Some(url) = tokio::task::spawn_blocking(pg_test::fresh_database).await.unwrap() else {
+        return;
+    };
+    let (id, secret) = keys::generate().unwrap();
+    let key = Arc::new(Key {
+        hash: keys::hash(&secret),
+        name: String::new(),
+        tenant: "acme".into(),
+        principal: gateway::store::principal(&id),
+        scopes: Vec::new(),
+        allowance: Allowance { per_minute: 0, concurrency: MOST },
+        created: 1,
+        expires: None,
+        revoked: None,
+        id,
+    });
+    let (running, most) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let mut callers = tokio::task::JoinSet::new();
+    for _ in 0..2 {
+        let database = Database::open(&url, "test", TABLES).await.unwrap();
+        let limits = Limits::new(LimitStore::new(database, Duration::from_millis(50)));
+        tokio::spawn(limits.clone().beat());
+        tokio::spawn(limits.clone().sweep());
+        for _ in 0..8 {
+            let (limits, key) = (limits.clone(), Arc::clone(&key));
+            let (running, most) = (Arc::clone(&running), Arc::clone(&most));
+            callers.spawn(async move {
+                let (began, mut passed) = (Instant::now(), 0_u32);
+                while began.elapsed() < Duration::from_secs(3) {
+                    let Ok(entered) = limits.enter(&key).await else {
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                        continue;
+                    };
+                    most.fetch_max(running.fetch_add(1, Relaxed) + 1, Relaxed);
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                    running.fetch_sub(1, Relaxed);
+                    drop(entered);
+                    passed += 1;
+                }
+                passed
+            });
+        }
+    }
+    let passed: u32 = callers.join_all().await.into_iter().sum();
+    assert!(passed > 50, "{passed}");
+    assert_eq!(most.load(Relaxed), MOST, "after {passed} calls");
 }
