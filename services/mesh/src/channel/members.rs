@@ -37,7 +37,7 @@ const FAR: usize = 2;
 /// How long other regions stay connected after the last call that went there.
 const FAR_IDLE: Duration = Duration::from_secs(300);
 
-/// Between two looks at the clocks.
+/// Between two looks at the clocks and at how long ago another region was needed.
 const NAP: Duration = Duration::from_secs(2);
 
 /// One endpoint's task and whether it cannot be reached.
@@ -55,53 +55,28 @@ pub(super) async fn manage(
     mut far: watch::Receiver<Option<Instant>>,
 ) {
     let mut endpoints = discovery.endpoints();
-    let mut kept: HashMap<SocketAddr, Kept> = HashMap::new();
-    let seed = RandomState::new();
-    let lost = Arc::new(Notify::new());
     let mut awake = Awake::default();
+    let lost = Arc::new(Notify::new());
+    let mut manager = Manager {
+        members,
+        discovery,
+        own,
+        kept: HashMap::new(),
+        seed: RandomState::new(),
+        lost: Arc::clone(&lost),
+    };
     loop {
         if awake.has_slept() {
-            tracing::info!(machines = kept.len(), "this machine slept; connecting anew");
-            kept.clear();
-            discovery.look_now();
+            tracing::info!(
+                app = manager.members.greeter.app,
+                "this machine slept; connecting anew"
+            );
+            manager.kept.clear();
+            manager.discovery.look_now();
         }
         let listed = Arc::clone(&endpoints.borrow_and_update());
-        let until = far.borrow_and_update().map(|at| at + FAR_IDLE);
-        let far_too = until.is_some_and(|until| Instant::now() < until);
-        kept.retain(|_, kept| !kept.task.is_finished());
-        let failing = |addr: &SocketAddr| {
-            kept.get(addr).is_some_and(|kept| kept.failing.load(Ordering::Relaxed))
-        };
-        let wanted = choose(&listed, &own, far_too, |endpoint| {
-            (failing(&endpoint.addr), seed.hash_one(endpoint.addr))
-        });
-        let addrs: HashSet<_> = wanted.iter().map(|endpoint| endpoint.addr).collect();
-        let named: HashSet<_> = listed.iter().map(|endpoint| endpoint.addr).collect();
-        kept.retain(|addr, _| addrs.contains(addr) || !named.contains(addr));
-        for endpoint in wanted {
-            kept.entry(endpoint.addr).or_insert_with(|| {
-                let failing = Arc::default();
-                let listed = {
-                    let endpoints = endpoints.clone();
-                    move |endpoint: &Endpoint| endpoints.borrow().contains(endpoint)
-                };
-                let told = {
-                    let (lost, discovery) = (Arc::clone(&lost), discovery.clone());
-                    move || {
-                        lost.notify_one();
-                        discovery.look_now();
-                    }
-                };
-                let task = Arc::clone(&members).keep(endpoint, listed, Arc::clone(&failing), told);
-                Kept { task: AbortOnDropHandle::new(tokio::spawn(task)), failing }
-            });
-        }
-        let far_ends = async {
-            match until.filter(|_| far_too) {
-                Some(until) => time::sleep_until(until).await,
-                None => std::future::pending().await,
-            }
-        };
+        let needed = *far.borrow_and_update();
+        manager.settle(&listed, needed.is_some_and(|at| at.elapsed() < FAR_IDLE));
         let changed = async {
             if endpoints.changed().await.is_err() {
                 std::future::pending::<()>().await; // a fixed set never changes again
@@ -115,9 +90,51 @@ pub(super) async fn manage(
                 }
             }
             () = lost.notified() => {}
-            () = far_ends => {}
             () = time::sleep(NAP) => {}
         }
+    }
+}
+
+struct Manager {
+    members: Arc<Members>,
+    discovery: Discovery,
+    own: String,
+    kept: HashMap<SocketAddr, Kept>,
+    seed: RandomState,
+    lost: Arc<Notify>,
+}
+
+impl Manager {
+    /// Connects what is wanted among `listed` and lets go of what is not.
+    fn settle(&mut self, listed: &[Endpoint], far_too: bool) {
+        self.kept.retain(|_, kept| !kept.task.is_finished());
+        let failing = |addr: &SocketAddr| {
+            self.kept.get(addr).is_some_and(|kept| kept.failing.load(Ordering::Relaxed))
+        };
+        let wanted = choose(listed, &self.own, far_too, |endpoint| {
+            (failing(&endpoint.addr), self.seed.hash_one(endpoint.addr))
+        });
+        let addrs: HashSet<_> = wanted.iter().map(|endpoint| endpoint.addr).collect();
+        let named: HashSet<_> = listed.iter().map(|endpoint| endpoint.addr).collect();
+        self.kept.retain(|addr, _| addrs.contains(addr) || !named.contains(addr));
+        for endpoint in wanted {
+            if !self.kept.contains_key(&endpoint.addr) {
+                self.kept.insert(endpoint.addr, self.start(endpoint));
+            }
+        }
+    }
+
+    fn start(&self, endpoint: Endpoint) -> Kept {
+        let failing = Arc::default();
+        let endpoints = self.discovery.endpoints();
+        let listed = move |endpoint: &Endpoint| endpoints.borrow().contains(endpoint);
+        let (lost, discovery) = (Arc::clone(&self.lost), self.discovery.clone());
+        let told = move || {
+            lost.notify_one();
+            discovery.look_now();
+        };
+        let task = Arc::clone(&self.members).keep(endpoint, listed, Arc::clone(&failing), told);
+        Kept { task: AbortOnDropHandle::new(tokio::spawn(task)), failing }
     }
 }
 

@@ -26,7 +26,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Semaphore, mpsc, oneshot},
     time::Instant,
 };
 
@@ -45,6 +45,8 @@ pub struct Engine {
     minilm_loaded: Arc<AtomicBool>,
     /// After a comparison that was too slow, answers do without for a while.
     no_comparison_until: Mutex<Option<Instant>>,
+    /// Extracts that compute at a time.
+    extracting: Semaphore,
 }
 
 impl Engine {
@@ -57,6 +59,7 @@ impl Engine {
             smollm2: Arc::new(Queue::new(settings.queue)),
             minilm_loaded: Arc::default(),
             no_comparison_until: Mutex::default(),
+            extracting: Semaphore::new(settings.threads.max(1)),
         };
         engine.spawn_minilm()?;
         engine.spawn_smollm2()?;
@@ -118,7 +121,7 @@ impl Engine {
 
     pub async fn generate(&self, model: &str, request: GenerateRequest) -> Result<Events, Error> {
         if model == EXTRACTIVE {
-            let events = self.extract(&request).await;
+            let events = self.extract(request).await?;
             return Ok(Box::pin(stream::iter(events.into_iter().map(Ok))));
         }
         self.demand(model)?;
@@ -134,13 +137,16 @@ impl Engine {
         Ok(Box::pin(futures_util::StreamExt::chain(stream::iter([Ok(first)]), rest)))
     }
 
-    async fn extract(&self, request: &GenerateRequest) -> Vec<Event> {
-        let search = extractive::Search::new(request);
+    async fn extract(&self, request: GenerateRequest) -> Result<Vec<Event>, Error> {
+        let _turn = self.extracting.acquire().await;
+        let request = Arc::new(request);
+        let read = Arc::clone(&request);
+        let search = compute(move || extractive::Search::new(read)).await?;
         let similarity = match search.shortlist() {
             Some((question, texts)) => self.similarity(question, &texts).await,
             None => Vec::new(),
         };
-        extractive::events(request, &search.choose(&similarity))
+        compute(move || extractive::events(&request, &search.choose(&similarity))).await
     }
 
     /// Empty when the model is away, busy or slow: it only refines.
@@ -240,6 +246,12 @@ impl Drop for Engine {
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), Error> {
     let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
     thread.map(drop).map_err(|error| Error::Local(format!("start thread: {error}")))
+}
+
+/// Runs what takes long on a thread where nobody else waits.
+async fn compute<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| Error::Local(format!("compute an answer: {error}")))
 }
 
 fn ready<M>(

@@ -21,6 +21,7 @@ use skein_proto::model::v1::{
 use std::{
     collections::{HashMap, HashSet},
     ops::Range,
+    sync::Arc,
 };
 
 /// What a word of the heading, the title or the sentence before is worth.
@@ -35,14 +36,16 @@ const NEAR_BEST: f64 = 0.4;
 /// What a word of the question loses when a quote before had it.
 const AGAIN: f64 = 0.6;
 const MOST: usize = 3;
+/// Characters of a question's beginning and of its end that count.
+const ASKED: usize = 2_000;
 /// Sentences whose meaning is compared: a tenth of a second of computing.
 const SHORTLIST: usize = 12;
 const SHORTLIST_TOKENS: i64 = 240;
 /// Tokens of one of them; far enough below what the model takes.
 const LONGEST: i64 = 96;
 
-pub struct Search<'a> {
-    passages: &'a [Passage],
+pub struct Search {
+    request: Arc<GenerateRequest>,
     question: String,
     /// Of the question's words.
     weights: Vec<f64>,
@@ -66,10 +69,11 @@ pub struct Quote {
     pub range: Range<usize>,
 }
 
-impl<'a> Search<'a> {
-    pub fn new(request: &'a GenerateRequest) -> Self {
+impl Search {
+    /// Takes time in proportion to the passages: not for a thread that serves.
+    pub fn new(request: Arc<GenerateRequest>) -> Self {
         let terms = Terms::default();
-        let question = question(request, &terms);
+        let question = question(&request, &terms);
         let units: Vec<Unit> = request
             .passages
             .iter()
@@ -81,7 +85,7 @@ impl<'a> Search<'a> {
             units.iter().map(|unit| unit.candidate(&weights, &question)).collect();
         candidates.sort_by(|a, b| b.score.total_cmp(&a.score));
         let weights = weights.into_iter().map(|(_, weight)| weight).collect();
-        Self { passages: &request.passages, question, weights, candidates }
+        Self { request, question, weights, candidates }
     }
 
     /// The question, and the sentences whose meaning is worth comparing with
@@ -147,11 +151,11 @@ impl<'a> Search<'a> {
 
     /// Chunks overlap, so one sentence may come twice.
     fn same(&self, quote: &Quote, candidate: &Candidate) -> bool {
-        self.passages[quote.passage].text[quote.range.clone()] == *self.text(candidate)
+        self.request.passages[quote.passage].text[quote.range.clone()] == *self.text(candidate)
     }
 
-    fn text(&self, candidate: &Candidate) -> &'a str {
-        &self.passages[candidate.passage].text[candidate.range.clone()]
+    fn text(&self, candidate: &Candidate) -> &str {
+        &self.request.passages[candidate.passage].text[candidate.range.clone()]
     }
 }
 
@@ -299,7 +303,7 @@ fn question(request: &GenerateRequest, terms: &Terms) -> String {
             Some(Part::Text(text)) => Some(text.as_str()),
             _ => None,
         });
-        texts.collect::<Vec<_>>().join("\n")
+        ends(&texts.collect::<Vec<_>>().join("\n"))
     };
     let last = asked.next().map(text).unwrap_or_default();
     if terms.of(&last).len() >= 2 {
@@ -309,6 +313,17 @@ fn question(request: &GenerateRequest, terms: &Terms) -> String {
         Some(earlier) => format!("{last}\n{earlier}"),
         None => last,
     }
+}
+
+/// The beginning and the end of what was asked: somebody who pastes a book asks
+/// before it or after it.
+fn ends(text: &str) -> String {
+    let Some((head, _)) = text.char_indices().nth(ASKED) else { return text.to_owned() };
+    let (tail, _) = text.char_indices().nth_back(ASKED).unwrap_or_default();
+    if tail <= head {
+        return text.to_owned();
+    }
+    format!("{}\n{}", &text[..head], &text[tail..])
 }
 
 fn chinese(text: &str) -> bool {

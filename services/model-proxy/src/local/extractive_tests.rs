@@ -27,7 +27,7 @@ fn request(question: &str, text: &str) -> GenerateRequest {
 
 fn citations(request: &GenerateRequest) -> (String, Vec<Citation>) {
     let (mut text, mut citations) = (String::new(), Vec::new());
-    for event in events(request, &Search::new(request).choose(&[])) {
+    for event in events(request, &Search::new(Arc::new(request.clone())).choose(&[])) {
         if let Event::Delta(delta) = event {
             match delta.piece {
                 Some(Piece::Text(piece)) => text.push_str(&piece),
