@@ -33,6 +33,7 @@ pub mod peer;
 pub mod process;
 pub mod ready;
 pub mod retry;
+pub mod runtime;
 pub mod serve;
 pub mod telemetry;
 pub mod token;

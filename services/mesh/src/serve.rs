@@ -152,6 +152,7 @@ async fn serve(
     tracing::info!(identity = %world.identity, release = world.identity.release, "serving");
     let graceful = GracefulShutdown::new();
     let _tending = world.tend(&readiness);
+    let _upkeep = AbortOnDropHandle::new(tokio::spawn(telemetry::upkeep()));
     let idle = world.idle();
     let noticed = async {
         let notice = tokio::select! {

@@ -17,7 +17,7 @@ use opentelemetry_sdk::{
     propagation::TraceContextPropagator,
     trace::{Sampler, SdkTracerProvider},
 };
-use std::{io::IsTerminal as _, sync::OnceLock};
+use std::{io::IsTerminal as _, sync::OnceLock, time::Duration};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::{
@@ -47,7 +47,13 @@ impl Telemetry {
         let provider = endpoint.map(|at| provider(at, common)).transpose()?;
         let spans = provider.as_ref().map(|provider| {
             opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
-            tracing_opentelemetry::layer().with_tracer(provider.tracer("skein"))
+            // What nobody looks up in a trace, and every span would pay for.
+            tracing_opentelemetry::layer()
+                .with_location(false)
+                .with_threads(false)
+                .with_target(false)
+                .with_tracked_inactivity(false)
+                .with_tracer(provider.tracer("skein"))
         });
         let json = common.on_fly && !std::io::stdout().is_terminal();
         let lines = tracing_subscriber::fmt::layer();
@@ -106,6 +112,18 @@ pub fn prometheus() -> Option<&'static PrometheusHandle> {
         builder.install_recorder().ok()
     };
     PROMETHEUS.get_or_init(install).as_ref()
+}
+
+/// Between two clearings of what the histograms have gathered.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// Recorded values pile up until somebody renders or clears them: without this
+/// a process that nobody scrapes would grow with every call.
+pub(crate) async fn upkeep() {
+    loop {
+        tokio::time::sleep(UPKEEP).await;
+        prometheus().inspect(|handle| handle.run_upkeep());
+    }
 }
 
 struct Headers<'a>(&'a HeaderMap);

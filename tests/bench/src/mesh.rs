@@ -2,8 +2,9 @@
 //! network, called at the gateway's own address, so that no edge proxy of the
 //! emulator is part of any figure.
 
-use crate::{Failure, call::Target, proc};
+use crate::{Failure, call::Target, echo, proc};
 use flynet::{Flynet, Spec};
+use skein_proto::admin::v1::{CreateKeyRequest, admin_service_client::AdminServiceClient};
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
@@ -11,7 +12,8 @@ use std::{
     time::Duration,
 };
 
-pub(crate) const KEY: &str = "sk-skein-0123456789abcdefghijklmnopqrstuvwxyz";
+/// The operator's, without limits.
+const KEY: &str = "sk-skein-0123456789abcdefghijklmnopqrstuvwxyz";
 const READY: Duration = Duration::from_secs(60);
 /// Longer than the longest run, so that no timer of ours ends an idle stream.
 const LONG: &str = "2h";
@@ -23,24 +25,31 @@ pub(crate) enum Dress {
     Bare,
     /// With what production has: traces of 1 % of the calls to a collector.
     Full,
+    /// The same on a thread per core of this machine.
+    Threads,
 }
 
 impl Dress {
-    pub(crate) const ALL: [Self; 2] = [Self::Bare, Self::Full];
+    pub(crate) const ALL: [Self; 3] = [Self::Bare, Self::Full, Self::Threads];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Bare => "skein bare",
             Self::Full => "skein full",
+            Self::Threads => "skein full threads",
         }
     }
 
     pub(crate) const fn meaning(self) -> &'static str {
         match self {
             Self::Bare => {
-                "gateway -> router -> model-proxy; API key, mesh tokens and metrics on, no traces"
+                "gateway -> router -> model-proxy, one thread each as on shared-cpu-1x; API key, \
+                 mesh tokens and metrics on, no traces"
             }
-            Self::Full => "the same with 1 % of the calls traced to an OTLP collector",
+            Self::Full => {
+                "the same with limits on the key and 1 % of the calls traced to an OTLP collector"
+            }
+            Self::Threads => "as full, with a thread per core each",
         }
     }
 }
@@ -48,6 +57,7 @@ impl Dress {
 pub(crate) struct Mesh {
     net: Flynet,
     gateway: SocketAddr,
+    key: String,
     /// Process id by app.
     pub(crate) pids: BTreeMap<String, u32>,
 }
@@ -55,6 +65,20 @@ pub(crate) struct Mesh {
 /// The root of the workspace, whose `fly/*.toml` are run.
 pub(crate) fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// A key with limits of both kinds, which are counted on every call and never
+/// reached.
+async fn limited_key(gateway: SocketAddr) -> Result<String, Failure> {
+    let mut request = tonic::Request::new(CreateKeyRequest {
+        tenant: "bench".to_owned(),
+        requests_per_minute: 1_000_000_000,
+        concurrency: 100_000,
+        ..CreateKeyRequest::default()
+    });
+    request.metadata_mut().insert("authorization", format!("Bearer {KEY}").parse()?);
+    let mut admin = AdminServiceClient::new(echo::connect(gateway).await?);
+    Ok(admin.create_key(request).await?.into_inner().secret)
 }
 
 impl Mesh {
@@ -66,8 +90,15 @@ impl Mesh {
         sink: SocketAddr,
     ) -> Result<Self, Failure> {
         let mut spec = Spec::skein(&workspace(), programs, &root.join(dress.name()));
-        let mut env = vec![("SKEIN_MESH__MAX_DEADLINE", LONG.to_owned())];
-        if dress == Dress::Full {
+        let mut env = vec![
+            ("SKEIN_MESH__MAX_DEADLINE", LONG.to_owned()),
+            // More than the idle streams: the limit is another subject.
+            ("SKEIN_MESH__HARD_LIMIT", "4096".to_owned()),
+        ];
+        if dress != Dress::Threads {
+            env.push(("SKEIN_RUNTIME__THREADS", "1".to_owned()));
+        }
+        if dress != Dress::Bare {
             env.push(("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{sink}")));
             env.push(("SKEIN_TELEMETRY__SAMPLE", "0.01".to_owned()));
         }
@@ -93,14 +124,16 @@ impl Mesh {
             }
             pids.insert(role, machine.pid.ok_or("a machine without a process")?);
         }
-        Ok(Self { net, gateway: gateway.ok_or("no gateway was started")?, pids })
+        let gateway = gateway.ok_or("no gateway was started")?;
+        let key = if dress == Dress::Bare { KEY.to_owned() } else { limited_key(gateway).await? };
+        Ok(Self { net, gateway, key, pids })
     }
 
     pub(crate) fn target(&self, model: &str) -> Target {
         Target {
             addr: self.gateway,
             path: "/v1/chat/completions".to_owned(),
-            key: KEY.to_owned(),
+            key: self.key.clone(),
             model: format!("openai/{model}"),
         }
     }

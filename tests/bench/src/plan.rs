@@ -53,7 +53,8 @@ pub(crate) struct Plan {
 
 impl Options {
     pub(crate) fn plan(&self) -> Plan {
-        let held = self.minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0));
+        let span = |minutes: f64| Duration::try_from_secs_f64(minutes * 60.0).ok();
+        let held = self.minutes.and_then(span);
         if self.quick {
             return Plan {
                 quick: true,
@@ -71,8 +72,8 @@ impl Options {
         Plan {
             quick: false,
             rounds: 3,
-            turn: Duration::from_millis(1500),
-            warm: Duration::from_millis(500),
+            turn: Duration::from_millis(1000),
+            warm: Duration::from_millis(300),
             clients: vec![1, 10, 32],
             rate: 500.0,
             starts: 7,

@@ -1,7 +1,7 @@
 //! The settings every service has: who it is, where it listens, whom it calls.
 
 use super::{Life, Reader, Secret, Time, key};
-use crate::identity::Identity;
+use crate::{identity::Identity, runtime};
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 /// Numbers that the `fly/*.toml` files repeat; a test compares them.
@@ -48,6 +48,8 @@ pub struct Common {
     pub otlp_endpoint: Option<String>,
     /// Share of the traces that begin here which are exported, 0 to 1.
     pub trace_sample: f64,
+    /// Threads that serve.
+    pub threads: usize,
     /// Directory for everything the process writes, and whether it was chosen.
     pub data_dir: PathBuf,
     pub data_dir_set: bool,
@@ -110,6 +112,7 @@ impl Common {
             otlp_endpoint: reader
                 .optional(key("telemetry.otlp").env("OTEL_EXPORTER_OTLP_ENDPOINT")),
             trace_sample: trace_sample(reader),
+            threads: threads(reader),
             data_dir_set: data_dir.is_some(),
             data_dir: data_dir.unwrap_or_else(|| PathBuf::from("data")),
             peer_apps,
@@ -143,6 +146,15 @@ impl Common {
         }
         Ok(format!("sqlite:{}", self.data_dir.join(format!("{}.db", self.identity.role)).display()))
     }
+}
+
+fn threads(reader: &mut Reader<'_>) -> usize {
+    let threads = reader.or(key("runtime.threads"), runtime::cores());
+    if !(1..=runtime::MOST).contains(&threads) {
+        let message = format!("must lie between 1 and {}", runtime::MOST);
+        reader.complain(key("runtime.threads"), message);
+    }
+    threads
 }
 
 /// All of them unless told otherwise.

@@ -7,6 +7,7 @@
 
 mod chat;
 mod embeddings;
+mod plain;
 mod stream;
 
 use super::{Decoder, Embedded, Provider};

@@ -8,7 +8,7 @@
 //! - Classes of tokens do not overlap: input without what came from the cache,
 //!   output with the reasoning in it.
 
-use super::{malformed, parse, refusal_in_stream};
+use super::{malformed, parse, plain, refusal_in_stream};
 use crate::{
     error::{Error, Failure},
     estimate,
@@ -79,6 +79,28 @@ impl Stream {
             self.extra.extend(fields.into_iter().filter(unnamed));
         }
         Ok(())
+    }
+
+    /// What [`Self::chunk`] makes of the same chunk.
+    fn plain(&mut self, chunk: plain::Chunk, out: &mut Vec<Event>) {
+        for choice in chunk.choices {
+            self.choices.entry(choice.index).or_default();
+            let Some(text) = choice.delta.content.filter(|text| !text.is_empty()) else { continue };
+            self.output_estimate += estimate::text(&text);
+            let extra_json = String::new();
+            out.push(Event::Delta(Delta {
+                choice: choice.index,
+                piece: Some(Piece::Text(text)),
+                extra_json,
+            }));
+        }
+        let kept = [
+            ("service_tier", chunk.service_tier),
+            ("system_fingerprint", chunk.system_fingerprint),
+        ];
+        for (name, value) in kept {
+            self.extra.extend(value.map(|value| (name.to_owned(), value.into())));
+        }
     }
 
     fn choice(&mut self, choice: &mut Value, out: &mut Vec<Event>) {
@@ -156,7 +178,13 @@ impl Decoder for Stream {
         match data.trim() {
             "[DONE]" => self.finish(out),
             "" => Ok(()),
-            data => self.chunk(parse(data.as_bytes())?, out),
+            data => match plain::read(data) {
+                Some(plain) => {
+                    self.plain(plain, out);
+                    Ok(())
+                }
+                None => self.chunk(parse(data.as_bytes())?, out),
+            },
         }
     }
 
