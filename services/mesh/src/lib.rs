@@ -17,6 +17,7 @@ pub mod config;
 pub mod database;
 pub mod deadline;
 pub mod discover;
+pub mod door;
 pub mod error;
 pub mod front;
 pub mod grow;

@@ -154,6 +154,7 @@ async fn serve(
     let _tending = world.tend(&readiness);
     let _upkeep = AbortOnDropHandle::new(tokio::spawn(telemetry::upkeep()));
     let idle = world.idle();
+    let listener = world.grpc.open()?;
     let noticed = async {
         let notice = tokio::select! {
             () = world.stop.cancelled() => world.notice,
@@ -167,7 +168,8 @@ async fn serve(
         time::sleep(notice).await;
     };
     tokio::select! {
-        () = accept(&world.grpc, app, &graceful, front) => {}
+        // dropped with its listener: who comes during the grace time is refused
+        () = accept(listener, app, &graceful, front) => {}
         () = noticed => {}
     }
     world.drain.cancel();
@@ -177,7 +179,7 @@ async fn serve(
     Ok(())
 }
 
-async fn accept(listener: &TcpListener, app: Router, graceful: &GracefulShutdown, front: &Front) {
+async fn accept(listener: TcpListener, app: Router, graceful: &GracefulShutdown, front: &Front) {
     let builder = front.builder();
     loop {
         let stream = match listener.accept().await {

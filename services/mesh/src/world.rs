@@ -5,6 +5,7 @@ use crate::{
     channel::{self, Channel},
     config::{Common, Life, Setting},
     discover::{Discovery, Resolver, Target},
+    door::Door,
     identity::Identity,
     keys::{Generated, KeyError, Keys},
     load::{Limits, Load},
@@ -28,7 +29,7 @@ pub struct World {
     pub identity: Identity,
     pub keys: Arc<Keys>,
     /// gRPC; the gateway's public port.
-    pub grpc: TcpListener,
+    pub grpc: Door,
     pub health: Option<TcpListener>,
     pub metrics: Option<TcpListener>,
     pub network: Network,
@@ -61,7 +62,7 @@ pub enum WorldError {
 }
 
 impl World {
-    /// Binds every listener and starts listening for SIGTERM and SIGINT.
+    /// Binds every listener (callers are let in by [`crate::serve`]) and listens for SIGTERM and SIGINT.
     pub async fn open(common: &Common, settings: Vec<Setting>) -> Result<Self, WorldError> {
         let role = common.identity.role;
         let keys = Arc::new(Keys::parse(role, &common.mesh_key, &common.mesh_peers)?);
@@ -78,7 +79,7 @@ impl World {
         };
         let network = Network::new(common.identity.clone(), &keys, find, common.patience);
         Ok(Self {
-            grpc: bind(common.address(common.grpc_port)).await?,
+            grpc: shut(common.address(common.grpc_port))?,
             health: Some(bind(common.address(common.health_port)).await?),
             metrics: Some(bind(common.address(common.metrics_port)).await?),
             identity: common.identity.clone(),
@@ -111,7 +112,7 @@ impl World {
         Ok(Self {
             identity,
             keys,
-            grpc: bind("127.0.0.1:0".to_owned()).await?,
+            grpc: Door::Open(bind("127.0.0.1:0".to_owned()).await?),
             health: None,
             metrics: None,
             network,
@@ -135,6 +136,10 @@ impl World {
 
 async fn bind(address: String) -> Result<TcpListener, WorldError> {
     TcpListener::bind(&address).await.map_err(|error| WorldError::Listen { address, error })
+}
+
+fn shut(address: String) -> Result<Door, WorldError> {
+    Door::shut(&address).map_err(|error| WorldError::Listen { address, error })
 }
 
 /// Fly sends SIGINT unless told otherwise, people press Ctrl-C, schedulers send

@@ -10,13 +10,19 @@
 use super::{Database, DatabaseError};
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{AnyConnection, Connection as _};
+use sqlx::{AnyConnection, AnyPool, Connection as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tokio::{net::TcpStream, time::timeout};
 
-/// How long a call waits for a connection: less than any deadline worth having.
-pub(super) const ACQUIRE: Duration = Duration::from_secs(2);
+/// How long a call waits for a connection: less than most deadlines, and enough to
+/// make one across an ocean, which takes seven round trips (1.2 s at 170 ms).
+pub(super) const ACQUIRE: Duration = Duration::from_secs(5);
+/// How long a start waits for its first one.
+const FIRST: Duration = Duration::from_secs(30);
 const POSTGRES_CONNECTIONS: u32 = 16;
+/// Kept open, so that a quiet hour does not end with those round trips.
+const POSTGRES_WARM: u32 = 2;
 const SQLITE_READERS: u32 = 4;
 /// A connection used this recently is not tested again before use.
 const TRUSTED: Duration = Duration::from_secs(1);
@@ -128,8 +134,10 @@ async fn postgres(url: &str) -> Result<Database, DatabaseError> {
         DatabaseError::configuration(format!("the postgres URL is not valid: {error}"))
     })?;
     let place = format!("{}:{}", parsed.get_host(), parsed.get_port());
+    reached(&parsed).await.map_err(|error| at(&place, error))?;
     let pool = AnyPoolOptions::new()
         .max_connections(POSTGRES_CONNECTIONS)
+        .min_connections(POSTGRES_WARM)
         .acquire_timeout(ACQUIRE)
         .test_before_acquire(false)
         .before_acquire(|connection, used| {
@@ -146,10 +154,33 @@ async fn postgres(url: &str) -> Result<Database, DatabaseError> {
                          SET idle_in_transaction_session_timeout = '30s'";
             Box::pin(run(connection, setup))
         })
-        .connect_with(url.parse::<AnyConnectOptions>()?)
-        .await
-        .map_err(|error| at(&place, error))?;
+        .connect_lazy_with(url.parse::<AnyConnectOptions>()?);
+    first(&pool).await.map_err(|error| at(&place, error))?;
     Ok(Database { dialect: Dialect::Postgres, writer: pool.clone(), reader: pool })
+}
+
+/// Fails at once where nobody listens, which a pool would go on trying.
+async fn reached(options: &PgConnectOptions) -> Result<(), sqlx::Error> {
+    if options.get_socket().is_some() {
+        return Ok(());
+    }
+    let connecting = TcpStream::connect((options.get_host(), options.get_port()));
+    let connected = timeout(FIRST, connecting).await.map_err(|_| sqlx::Error::PoolTimedOut)?;
+    Ok(connected.map(drop)?)
+}
+
+/// A start has more time than a call: it must not fail because the database is
+/// slow for a moment.
+async fn first(pool: &AnyPool) -> Result<(), sqlx::Error> {
+    let patient = async {
+        loop {
+            match pool.acquire().await {
+                Err(sqlx::Error::PoolTimedOut) => {}
+                acquired => return acquired.map(drop),
+            }
+        }
+    };
+    timeout(FIRST, patient).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }
 
 async fn run(connection: &mut AnyConnection, setup: &'static str) -> Result<(), sqlx::Error> {
