@@ -104,7 +104,8 @@ pub fn cut() -> Status {
 fn streamed(answer: Answer, include_usage: bool, gateway: &Gateway) -> Response {
     let headers = headers(&answer.started, None);
     let encoder = Encoder::new(&answer.started, clock::now_seconds(), include_usage);
-    let mut response = sse::response(answer.events, encoder, gateway.keep_alive);
+    let events = gateway.leaving.end(answer.events);
+    let mut response = sse::response(events, encoder, gateway.keep_alive);
     response.headers_mut().extend(headers);
     response
 }

@@ -20,6 +20,7 @@ pub mod gateway;
 pub mod idempotency;
 pub mod keys;
 pub mod leash;
+pub mod leaving;
 pub mod limits;
 pub mod listing;
 pub mod openai;
