@@ -7,7 +7,7 @@ SKEIN_PORT ?= 8080
 PLACES = $(if $(MESH),$(or $(PLACES_$(MESH)),$(error MESH=$(MESH): there is only MESH=regions)))
 PLACES_regions = --regions iad,nrt
 
-.PHONY: help demo up models build test bench compat check install image
+.PHONY: help demo up models build test bench chaos compat check install image
 
 help: ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -27,6 +27,11 @@ build: ## build the four apps, the CLI and the emulator
 
 test: build models ## everything that tests
 	@SKEIN_TEST_MODELS=$(MODELS) cargo test --workspace --locked --no-fail-fast
+
+# The release before is built first, for the deploy that rolls from it to this one.
+chaos: build ## disturb a mesh under load in every way and print what callers saw (20 minutes)
+	@scripts/previous.sh
+	@target/debug/chaos
 
 compat: ## whether callers of the last release understand this contract
 	@scripts/compat.sh

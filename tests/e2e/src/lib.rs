@@ -37,9 +37,11 @@ pub fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
 }
 
-/// Where cargo put the programs: two levels above this test's own.
+/// Where cargo put the programs: beside this one, or above a test's own folder.
 pub fn programs() -> PathBuf {
-    std::env::current_exe().unwrap().ancestors().nth(2).unwrap().to_owned()
+    let own = std::env::current_exe().unwrap();
+    let folder = own.parent().unwrap();
+    if folder.ends_with("deps") { folder.parent().unwrap() } else { folder }.to_owned()
 }
 
 /// The embedded models, if somebody fetched them (`make models`).

@@ -16,7 +16,8 @@ use crate::{
     layout::Layout,
     machine::{Machine, Release},
     pace::Pace,
-    spec::{App, Intervals, Spec},
+    postgres,
+    spec::{App, Intervals, Postgres, Spec},
     subnet::Block,
 };
 use mesh::keys::Generated;
@@ -113,6 +114,9 @@ impl Maker {
             secrets.insert("SKEIN_MESH_KEY".to_owned(), key.expose().to_owned());
         }
         secrets.extend(app.app.secrets.clone());
+        if let Some(url) = secrets.get_mut(postgres::URL) {
+            *url = self.postgres_from(&place.region, url);
+        }
         let intervals = self.spec.intervals.variables().collect();
         let version = version();
         let env = environment::of(&environment::Inputs {
@@ -132,6 +136,16 @@ impl Maker {
             env,
             kill_timeout: self.spec.intervals.kill_timeout.unwrap_or(app.config.kill_timeout),
         })
+    }
+
+    /// Postgres's URL as a region reaches it: through its link, if it has one.
+    fn postgres_from(&self, region: &str, url: &str) -> String {
+        let address = self.block.postgres();
+        let relay = |postgres: &Postgres| self.fabric.relay(region, &postgres.region, address);
+        match self.spec.postgres.as_ref().map(relay) {
+            Some(Ok(relay)) => url.replace(&address.to_string(), &relay.to_string()),
+            _ => url.to_owned(),
+        }
     }
 
     fn address(&mut self, others: &[Arc<Machine>]) -> Result<Ipv4Addr, Error> {

@@ -2,7 +2,8 @@
 //!
 //! Invariants:
 //! - It runs before the first machine is made and until the last has stopped.
-//! - Only attached apps know its URL, as a secret.
+//! - Only attached apps know its URL, as a secret; from a region that has a link to
+//!   its own, it is reached through that link.
 
 use crate::{
     error::Error,
@@ -11,6 +12,9 @@ use crate::{
 };
 use pg_test::Managed;
 use std::net::SocketAddr;
+
+/// What `fly mpg attach` sets.
+pub(crate) const URL: &str = "DATABASE_URL";
 
 pub(crate) struct Postgres {
     attached: Vec<String>,
@@ -32,7 +36,7 @@ impl Postgres {
     /// that name stays.
     pub(crate) fn attach(&self, app: &mut App) {
         if self.attached.contains(&app.role) {
-            let url = app.secrets.entry("DATABASE_URL".to_owned());
+            let url = app.secrets.entry(URL.to_owned());
             url.or_insert_with(|| self.server.url());
         }
     }

@@ -5,6 +5,7 @@
 //! | any other | answers `You said: <last message>`, a word a chunk |
 //! | `slow-<ms>` | a word every so many milliseconds, for ever |
 //! | `late-<ms>` | the usual answer, after so many milliseconds |
+//! | `paced-<ms>` | as any other, a word every so many milliseconds |
 //! | `tool` | calls the first tool with `{"city":"Lisbon"}`, in pieces |
 //! | `error-<status>` | that status with OpenAI's error body; `error-429` says to wait 7 s |
 //! | `error-quota` | 429 `insufficient_quota`, without a wait |

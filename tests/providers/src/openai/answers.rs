@@ -133,7 +133,11 @@ fn steps(request: &Value, model: &str) -> Box<dyn Iterator<Item = Step> + Send> 
         _ => {
             let answer = answer(request);
             let mut steps = vec![begin];
-            steps.extend(answer.split_inclusive(' ').map(text));
+            let pause = model.strip_prefix("paced-").and_then(|pause| pause.parse().ok());
+            for word in answer.split_inclusive(' ') {
+                steps.extend(pause.map(|pause| Step::Wait(Duration::from_millis(pause))));
+                steps.push(text(word));
+            }
             steps.push(Step::Send(chunk(json!({}), Some(finish_reason(request)))));
             if model != "no-usage" && request["stream_options"]["include_usage"] == true {
                 let mut last = chunk(json!({}), None);
