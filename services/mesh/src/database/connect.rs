@@ -22,7 +22,7 @@ pub(super) const ACQUIRE: Duration = Duration::from_secs(5);
 const FIRST: Duration = Duration::from_secs(30);
 const POSTGRES_CONNECTIONS: u32 = 16;
 /// Kept open, so that a quiet hour does not end with those round trips.
-const POSTGRES_WARM: u32 = 2;
+const POSTGRES_WARM: u32 = 4;
 const SQLITE_READERS: u32 = 4;
 /// A connection used this recently is not tested again before use.
 const TRUSTED: Duration = Duration::from_secs(1);
