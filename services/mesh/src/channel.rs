@@ -7,19 +7,18 @@
 //! - A request that the peer has not looked at is tried elsewhere; one that it
 //!   may have run is repeated only if the contract calls it idempotent, within
 //!   the budget.
-//! - A frozen peer costs one attempt: a call that takes longer than is usual
-//!   there asks the machine for a sign of life, and goes elsewhere without one.
-//!   Slow work of a living machine is never cut short for that.
 //! - No ready machine is an error, never a hang: calls wait for one until
 //!   `patience` after the last one was lost, and not at all after that.
 
 mod answer;
+mod attempt;
 mod connection;
 mod hello;
 mod load;
 mod machine;
 mod member;
 mod members;
+mod outgoing;
 mod pick;
 
 pub use answer::ResponseBody;
@@ -37,12 +36,11 @@ use crate::{
     token::Issuer,
     wake::{self, Waker},
 };
-use bytes::Bytes;
 use hello::Greeter;
-use http::{Request, Response, request};
-use http_body_util::{BodyExt as _, Full};
+use http::{Request, Response};
 use machine::Failure;
 use member::Members;
+use outgoing::Outgoing;
 use std::{
     future::Future,
     pin::{Pin, pin},
@@ -65,10 +63,6 @@ const ATTEMPTS: usize = 4;
 const NEARBY: Duration = Duration::from_millis(250);
 /// A waiting call says so this often.
 const MISSED: Duration = Duration::from_secs(1);
-/// A call may take this many times as long as is usual before its machine is
-/// asked for a sign of life, and never less than `UNUSUAL`.
-const SLOW: f64 = 4.0;
-const UNUSUAL: Duration = Duration::from_millis(250);
 
 /// Whom to call, and as whom.
 pub struct Target {
@@ -104,12 +98,6 @@ struct Inner {
 struct Ready {
     machines: Vec<Machine>,
     empty_since: Instant,
-}
-
-/// The body of a call that may have to be sent more than once.
-enum Outgoing {
-    Again(Bytes),
-    Once(Option<Body>),
 }
 
 impl Channel {
@@ -291,80 +279,6 @@ impl Channel {
             let message = format!("every chosen machine of {} went away", self.0.app);
             error::status(Kind::Unavailable, Some("NO_ENDPOINT"), None, message)
         }))
-    }
-
-    /// One try on one machine.
-    async fn attempt(
-        &self,
-        machine: &Machine,
-        request: Request<Body>,
-        method: Option<Method>,
-    ) -> Result<Response<ResponseBody>, Failure> {
-        let mut sending = pin!(machine.send(request, method));
-        let Some(method) = method.filter(|method| method.repeatable()) else {
-            return sending.await;
-        };
-        let usual = machine.load().latency(method.index, Instant::now()).unwrap_or_default();
-        let mut patience = UNUSUAL.max(Duration::from_secs_f64((usual * SLOW).min(60.0)));
-        loop {
-            if let Ok(answer) = time::timeout(patience, &mut sending).await {
-                return answer;
-            }
-            // While the sign of life is awaited the answer may still come.
-            let alive = tokio::select! {
-                answer = &mut sending => return answer,
-                alive = machine.is_alive() => alive,
-            };
-            if !alive && self.has_other(machine) {
-                let message = format!("{} shows no sign of life", machine.addr());
-                let reason = Some("NO_SIGN_OF_LIFE");
-                let status = error::status(Kind::Unavailable, reason, None, message);
-                return Err(Failure::Lost(status));
-            }
-            if !alive {
-                self.need_far();
-            }
-            patience = if alive { patience * 2 } else { UNUSUAL };
-        }
-    }
-
-    /// Whether there is a usable machine besides `this`.
-    fn has_other(&self, this: &Machine) -> bool {
-        let now = Instant::now();
-        let ready = self.0.ready.borrow();
-        ready.machines.iter().any(|other| !other.is(this) && other.load().is_usable(now))
-    }
-}
-
-impl Outgoing {
-    /// Keeps the request of a call that sends one message: it may have to be
-    /// sent again, and is in memory anyway.
-    async fn new(method: Option<Method>, body: Body) -> Result<Self, Status> {
-        if method.is_none_or(|method| method.client_streaming) {
-            return Ok(Self::Once(Some(body)));
-        }
-        Ok(Self::Again(body.collect().await?.to_bytes()))
-    }
-
-    fn request(&mut self, head: &request::Parts) -> Option<Request<Body>> {
-        let body = match self {
-            Self::Again(bytes) => {
-                Body::new(Full::new(bytes.clone()).map_err(|never| match never {}))
-            }
-            Self::Once(body) => body.take()?,
-        };
-        Some(Request::from_parts(head.clone(), body))
-    }
-
-    /// Takes back what has never left.
-    fn put_back(&mut self, body: Body) {
-        if let Self::Once(once) = self {
-            *once = Some(body);
-        }
-    }
-
-    fn can_repeat(&self) -> bool {
-        matches!(self, Self::Again(_))
     }
 }
 
