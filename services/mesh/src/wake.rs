@@ -83,8 +83,10 @@ struct Hope {
 
 #[derive(Default)]
 struct Until {
-    /// When a call last missed a machine after nobody had for a while.
+    /// When a call missed a machine after nobody had for a while.
     asking: Option<Instant>,
+    /// When a call last missed one.
+    missed: Option<Instant>,
     /// When the first wake of this episode was asked for.
     woken: Option<Instant>,
 }
@@ -112,9 +114,12 @@ impl Waker {
 
 impl Until {
     fn missed(&mut self, now: Instant) -> Instant {
-        if self.asking.is_none_or(|at| now - at > ASKING * 2) {
+        // Under constant calls the question is asked once: who comes later, while
+        // nothing has come of it, is told so at once.
+        if self.missed.is_none_or(|at| now - at > ASKING * 2) {
             self.asking = Some(now);
         }
+        self.missed = Some(now);
         let asked = self.asking.map_or(now, |at| at + ASKING);
         self.woken.map_or(asked, |at| asked.max(at + WOKEN))
     }
@@ -269,5 +274,17 @@ mod tests {
         time::advance(EPISODE).await;
         until.woken(Instant::now());
         assert_eq!(until.missed(Instant::now()), Instant::now() + WOKEN);
+    }
+    #[tokio::test(start_paused = true)]
+    async fn under_constant_calls_nobody_waits_again_for_what_cannot_be_woken() {
+        let mut until = Until::default();
+        until.missed(Instant::now());
+        time::advance(ASKING).await;
+        for _ in 0..60 {
+            time::advance(Duration::from_secs(1)).await;
+            assert!(until.missed(Instant::now()) < Instant::now());
+        }
+        time::advance(ASKING * 3).await;
+        assert_eq!(until.missed(Instant::now()), Instant::now() + ASKING, "after a pause");
     }
 }
