@@ -2,7 +2,8 @@
 //!
 //! 1. *Notice*: health says NOT_SERVING, new calls are still answered, so that
 //!    callers and DNS have time to look elsewhere.
-//! 2. *Drain*: every connection gets a GOAWAY; open streams may finish.
+//! 2. *Drain*: every connection gets a GOAWAY and new ones are refused; open
+//!    streams may finish.
 //! 3. *End*: when `grace` is over the process leaves, streams or not.
 //!
 //! A machine that leaves because it has nothing to do ([`crate::idle`]) goes the
@@ -172,6 +173,9 @@ async fn serve(
         () = accept(listener, app, &graceful, front) => {}
         () = noticed => {}
     }
+    // Whoever connects from now on is refused at once and goes elsewhere; an open
+    // listener would let them wait for an accept that never comes.
+    drop(world.grpc);
     world.drain.cancel();
     if time::timeout(world.grace, graceful.shutdown()).await.is_err() {
         tracing::warn!("streams outlived the grace period");

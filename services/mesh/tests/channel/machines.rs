@@ -66,6 +66,8 @@ impl ToolService for Tools {
 /// One machine behind a relay.
 pub(crate) struct Machine {
     pub(crate) relay: Relay,
+    /// Where it listens itself.
+    pub(crate) addr: SocketAddr,
     pub(crate) tools: Tools,
     pub(crate) stop: CancellationToken,
     pub(crate) done: tokio::task::JoinHandle<std::io::Result<()>>,
@@ -84,12 +86,13 @@ impl App {
 
     pub(crate) async fn machine(&self, tools: Tools) -> Machine {
         let world = World::local("router", &self.keys, &[]).await.unwrap();
-        let relay = Relay::to(world.addr().unwrap()).await;
+        let addr = world.addr().unwrap();
+        let relay = Relay::to(addr).await;
         let stop = world.stop.clone();
         let routes = Routes::new(ToolServiceServer::new(tools.clone()));
         let service = Private { routes, issuers: &["gateway"], readiness: Readiness::default() };
         let done = tokio::spawn(serve::private(world, service));
-        Machine { relay, tools, stop, done }
+        Machine { relay, addr, tools, stop, done }
     }
 
     /// What DNS says from now on.

@@ -3,7 +3,7 @@
 use crate::machines::{App, Tools, list, run, until};
 use mesh::error;
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
-use tokio::time::Instant;
+use tokio::{net::TcpStream, time::Instant};
 
 #[tokio::test]
 async fn a_frozen_machine_costs_one_attempt_and_is_used_again_after() {
@@ -119,4 +119,24 @@ async fn the_only_machine_may_restart_during_a_call() {
     let b = app.machine(Tools::default()).await;
     app.list(&[(&b, "local")]);
     waiting.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_leaving_machine_finishes_its_calls_and_refuses_new_connections() {
+    let app = App::new();
+    let a = app.machine(Tools { takes: Duration::from_secs(1), ..Tools::default() }).await;
+    app.list(&[(&a, "local")]);
+    let channel = app.channel().await;
+    let open = tokio::spawn(async move { list(&channel).await });
+    until("the call", || a.tools.listed.load(SeqCst) == 1).await;
+    a.stop.cancel();
+    let refused = async {
+        while TcpStream::connect(a.addr).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), refused).await.unwrap();
+    assert!(!open.is_finished(), "refused while it still serves what it has");
+    open.await.unwrap().unwrap();
+    a.done.await.unwrap().unwrap();
 }
