@@ -134,7 +134,7 @@ pub(crate) async fn run(
         Command::Suspend(to) => act(root, Verb::Suspend, "suspended", to).await,
         Command::Deploy(deploying) => done(root, &deploying.ask()?, "deployed").await,
         Command::Secrets(secrets) => done(root, &secrets.ask()?, "deployed").await,
-        Command::Scale(scaling) => done(root, &scaling.ask(), "changed").await,
+        Command::Scale(scaling) => done(root, &scaling.ask()?, "changed").await,
         Command::Dns(dns) => done(root, &dns.ask(), "").await,
         Command::Link(linking) => done(root, &linking.ask(), "").await,
         Command::Partition(pair) => done(root, &pair.ask(true), "").await,

@@ -2,6 +2,7 @@
 //!
 //! Invariants:
 //! - New machines run what was last deployed; their ids are new.
+//! - More than the network has addresses for is refused before any is made.
 //! - The last made go first. A destroyed machine leaves every list before it is
 //!   told to go; its volume is kept and belongs to nobody.
 
@@ -12,6 +13,7 @@ use crate::{
     lifecycle,
     machine::{Machine, Order},
     network::Shared,
+    subnet::Block,
 };
 use std::{fs, sync::Arc};
 
@@ -29,6 +31,7 @@ impl Shared {
         let mut there = self.fleet.of(&app.name);
         there.retain(|machine| machine.region == region);
         there.sort_by_key(|machine| machine.number);
+        self.room_for(count.saturating_sub(there.len()))?;
         let surplus = there.split_off(count.min(there.len()));
         let mut changed: Vec<_> = surplus.iter().map(|machine| machine.id.clone()).collect();
         let gone = surplus.iter().map(|machine| self.destroy(machine));
@@ -46,6 +49,12 @@ impl Shared {
             changed.push(machine.id.clone());
         }
         Ok(changed)
+    }
+
+    /// All of them, or none is made.
+    fn room_for(&self, more: usize) -> Result<(), Error> {
+        let wanted = self.fleet.all().len().saturating_add(more);
+        if wanted > Block::MACHINES { Err(Error::TooMany(wanted)) } else { Ok(()) }
     }
 
     async fn destroy(&self, machine: &Arc<Machine>) -> Result<(), Error> {

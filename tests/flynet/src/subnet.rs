@@ -67,6 +67,9 @@ impl Subnet {
 }
 
 impl Block {
+    /// As many have an address.
+    pub(crate) const MACHINES: usize = 253;
+
     /// The address of machine `number`, counted from 0.
     pub(crate) fn machine(self, number: usize) -> Option<Ipv4Addr> {
         let host = u8::try_from(number + 2).ok().filter(|host| *host < 255)?;
@@ -106,6 +109,7 @@ mod tests {
     fn machines_stay_inside_the_subnet() {
         let net = Subnet::claim(&[]).unwrap().block;
         assert!(net.machine(0).unwrap().octets()[3] == 2);
-        assert!(net.machine(252).is_some() && net.machine(253).is_none());
+        let last = Block::MACHINES - 1;
+        assert!(net.machine(last).is_some() && net.machine(last + 1).is_none());
     }
 }

@@ -1,6 +1,9 @@
 //! `flynet deploy`, `secrets` and `scale`: what changes a network while it runs.
 
-use super::{Failure, up::usage};
+use super::{
+    Failure,
+    up::{is_region, usage},
+};
 use clap::{Args, ValueEnum};
 use flynet::{Deploy, Strategy, control::Ask};
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
@@ -84,8 +87,11 @@ impl Secrets {
 }
 
 impl Scaling {
-    pub(crate) fn ask(self) -> Ask {
-        Ask::Scale { target: self.target, region: self.region, count: self.count }
+    pub(crate) fn ask(self) -> Result<Ask, Failure> {
+        if !is_region(&self.region) {
+            return Err(usage(format!("{:?} is no region; must be like fra", self.region)));
+        }
+        Ok(Ask::Scale { target: self.target, region: self.region, count: self.count })
     }
 }
 

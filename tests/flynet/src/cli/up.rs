@@ -194,8 +194,11 @@ fn tell(line: std::fmt::Arguments<'_>) {
 /// `fra` or `fra:2`.
 fn place(text: &str) -> Option<(String, usize)> {
     let (region, count) = text.split_once(':').unwrap_or((text, "1"));
-    let named = !region.is_empty() && region.bytes().all(|b| b.is_ascii_alphanumeric());
-    Some((named.then(|| region.to_owned())?, count.parse().ok()?))
+    Some((is_region(region).then(|| region.to_owned())?, count.parse().ok()?))
+}
+
+pub(super) fn is_region(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric())
 }
 
 fn set(spec: &mut Spec, text: &str) -> Result<(), Failure> {

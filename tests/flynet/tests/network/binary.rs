@@ -167,6 +167,7 @@ async fn machines_are_frozen_deployed_and_scaled_from_a_terminal() {
     assert_ne!(state("echo-router").version, before);
     assert!(flynet(here, &["scale", "router", "fra", "2"]).status.success());
     assert_eq!(ps(here).iter().filter(|machine| machine.region == "fra").count(), 2);
+    assert_eq!(flynet(here, &["scale", "router", "../fra", "1"]).status.code(), Some(2));
     let wrong = flynet(here, &["secrets", "router", "sk-no-name"]);
     assert_eq!(wrong.status.code(), Some(2));
     assert!(!String::from_utf8_lossy(&wrong.stderr).contains("sk-no-name"));

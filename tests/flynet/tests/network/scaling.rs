@@ -39,6 +39,11 @@ async fn scaling_makes_and_destroys_machines_and_keeps_the_volume() {
     let again = routers(&net).into_iter().find(|machine| machine.id == again[0]).unwrap();
     assert_eq!(ask(&again, "/starts").await, "here=1 volume=2");
     assert!(net.scale("nobody", "fra", 1).await.is_err());
+
+    // more than there are addresses
+    let before = routers(&net).len();
+    assert!(net.scale("router", "fra", 300).await.is_err());
+    assert_eq!(routers(&net).len(), before, "none of them is made");
 }
 
 #[tokio::test]
