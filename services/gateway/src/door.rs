@@ -5,13 +5,15 @@
 //! Invariants:
 //! - A slot that is taken here lives in the body of the answer and comes back
 //!   when that ends, however it ends.
+//! - The head of an answer is there by the call's deadline, however slowly the
+//!   request's body comes and whatever the store does.
 //! - A request with an idempotency key spends of its key's limits like any
 //!   other, replayed or not.
 //! - Every answer to a key with a limit of calls says where the key stands.
 
 use crate::{
     body, forward,
-    gateway::{Caller, Gateway},
+    gateway::{Caller, Counted, Gateway, OnLeash},
     idempotency::{self, Claimed, Fingerprint, kept::Ours, replay},
     keys::{Denied, Key},
     limits::{
@@ -29,6 +31,7 @@ use axum::{
 use http::Method;
 use mesh::error;
 use std::sync::Arc;
+use tokio::time::timeout_at;
 use tonic::Status;
 
 /// How a refusal is spelled.
@@ -87,16 +90,22 @@ pub async fn through<F: Future<Output = Response>>(
         Ok(entered) => entered,
         Err(refused) => return surface.refuse(&refused),
     };
-    let key = Arc::clone(caller.key());
+    let (key, deadline) = (Arc::clone(caller.key()), caller.deadline());
     request.extensions_mut().insert(caller);
-    let mut response = match once(gateway, surface, request).await {
-        Ok(Once::Plain(request)) => work(request).await,
-        Ok(Once::Claimed(request, ours)) => ours.keep(work(request).await).await,
-        Ok(Once::Answered(response)) | Err(response) => response,
+    let counted = request.extensions_mut().remove::<Counted>();
+    let answer = async {
+        match once(gateway, surface, request).await {
+            Ok(Once::Plain(request)) => work(request).await,
+            Ok(Once::Claimed(request, ours)) => ours.keep(work(request).await).await,
+            Ok(Once::Answered(response)) | Err(response) => response,
+        }
     };
+    let answer = timeout_at(deadline, answer).await;
+    let mut response = answer.unwrap_or_else(|_| surface.answer(&mesh::deadline::exceeded()));
     told.put(response.headers_mut());
-    let (head, body) = response.into_parts();
-    let body = gateway.leashes.tie(key, &head.headers, body, slot);
+    let (mut head, body) = response.into_parts();
+    let body = gateway.leashes.tie(key, &head.headers, body, (slot, counted));
+    head.extensions.insert(OnLeash);
     Response::from_parts(head, body)
 }
 

@@ -7,10 +7,12 @@
 //! - A request is recorded once, when its body ends or its client leaves; no
 //!   header value and no body is ever part of the record.
 //! - Labels are bounded: an unknown path is `other`.
+//! - A client that reads nothing, or keeps reflection open, takes no place among
+//!   those in flight: neither needs a key.
 //! - What this machine has no room for is refused here, before anything is read.
 
 use crate::{
-    gateway::{Gateway, RequestId},
+    gateway::{Counted, Gateway, OnLeash, RequestId},
     openai::error::Refusal,
 };
 use axum::{
@@ -22,8 +24,8 @@ use axum::{
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use http_body::{Frame, SizeHint};
-use mesh::{call, error::to_status, load::InFlight, methods, telemetry};
+use http_body::{Body as _, Frame, SizeHint};
+use mesh::{call, error::to_status, methods, telemetry};
 use std::{
     panic::AssertUnwindSafe,
     pin::Pin,
@@ -35,6 +37,7 @@ use tonic::Status;
 use tracing::Instrument as _;
 
 const REGION: HeaderName = HeaderName::from_static("x-skein-region");
+const REFLECTION: &str = "/grpc.reflection";
 const REQUEST_ID: HeaderName = HeaderName::from_static(call::REQUEST_ID);
 
 pub async fn edge(State(gateway): State<Gateway>, mut request: Request, next: Next) -> Response {
@@ -54,10 +57,14 @@ pub async fn edge(State(gateway): State<Gateway>, mut request: Request, next: Ne
         None => call::new_request_id().into(),
     };
     request.extensions_mut().insert(RequestId(Arc::clone(&id)));
+    let counted = in_flight.map(|in_flight| Counted(Arc::new(in_flight)));
+    if let Some(counted) = counted.clone() {
+        request.extensions_mut().insert(counted);
+    }
     let method = request.method().clone();
     let span = tracing::info_span!("request", otel.name = %route, otel.kind = "server", %method, request_id = %id);
     telemetry::follow(&span, request.headers());
-    let mut record = Record::new(route, in_flight, span.clone());
+    let mut record = Record::new(route, counted, span.clone());
     let mut response = if request.headers().len() > gateway.max_headers {
         Refusal::too_many_headers(gateway.max_headers).into_response()
     } else {
@@ -74,7 +81,13 @@ pub async fn edge(State(gateway): State<Gateway>, mut request: Request, next: Ne
         headers.insert(REGION, region);
     }
     let status = outcome(headers).unwrap_or_else(|| response.status().as_str().to_owned());
+    let on_leash = response.extensions_mut().remove::<OnLeash>().is_some();
     response.map(|body| {
+        // Nobody has to read an answer: work that is done counts no longer, and
+        // what is on a leash is counted there.
+        if on_leash || body.size_hint().exact().is_some() {
+            record.counted = None;
+        }
         // Nobody polls an empty body: what there is to say is said now.
         let empty = http_body::Body::is_end_stream(&body);
         if empty {
@@ -124,14 +137,16 @@ fn route(path: &str) -> String {
         }
         model if model.starts_with("/v1/models/") => "/v1/models/{id}".to_owned(),
         health if health.starts_with("/grpc.health.") => "/grpc.health.v1.Health".to_owned(),
+        asked if asked.starts_with("/grpc.reflection.") => REFLECTION.to_owned(),
         rpc if methods::method(rpc).is_some() => rpc.to_owned(),
         _ => "other".to_owned(),
     }
 }
 
-/// Probes are not work: counting them would keep an idle machine awake.
+/// Probes are not work: counting them would keep an idle machine awake. Nor are
+/// questions that are served without a key: they would take the callers' places.
 fn is_probe(route: &str) -> bool {
-    matches!(route, "/healthz" | "/readyz" | "/grpc.health.v1.Health")
+    matches!(route, "/healthz" | "/readyz" | "/grpc.health.v1.Health" | REFLECTION)
 }
 
 fn outcome(headers: &HeaderMap) -> Option<String> {
@@ -142,16 +157,16 @@ fn outcome(headers: &HeaderMap) -> Option<String> {
 struct Record {
     route: String,
     began: Instant,
-    _in_flight: Option<InFlight>,
+    counted: Option<Counted>,
     span: tracing::Span,
     status: String,
 }
 
 impl Record {
-    fn new(route: String, in_flight: Option<InFlight>, span: tracing::Span) -> Self {
+    fn new(route: String, counted: Option<Counted>, span: tracing::Span) -> Self {
         metrics::gauge!("skein_gateway_in_flight").increment(1.0);
         let status = "left".to_owned();
-        Self { route, began: Instant::now(), _in_flight: in_flight, span, status }
+        Self { route, began: Instant::now(), counted, span, status }
     }
 }
 

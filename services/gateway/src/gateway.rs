@@ -17,7 +17,12 @@ use crate::{
 };
 use axum::extract::Request;
 use http::HeaderMap;
-use mesh::{Call, Channel, World, clock, load::Load, peer::Peer, ready::Readiness};
+use mesh::{
+    Call, Channel, World, clock,
+    load::{InFlight, Load},
+    peer::Peer,
+    ready::Readiness,
+};
 use std::{ops::Deref, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
@@ -58,6 +63,14 @@ impl Deref for Gateway {
 #[derive(Clone)]
 pub struct RequestId(pub Arc<str>);
 
+/// A request's place among those in flight; put there by [`crate::edge`].
+#[derive(Clone)]
+pub struct Counted(pub Arc<InFlight>);
+
+/// Of an answer whose leash holds its request's place.
+#[derive(Clone, Copy)]
+pub struct OnLeash;
+
 /// Somebody with a good key; what it may do is asked per scope.
 #[derive(Clone)]
 pub struct Caller {
@@ -76,6 +89,10 @@ impl Caller {
     pub fn lapses(&self) -> i64 {
         let left = self.deadline.saturating_duration_since(Instant::now()).as_micros();
         clock::now_micros().saturating_add(i64::try_from(left).unwrap_or(i64::MAX))
+    }
+
+    pub const fn deadline(&self) -> Instant {
+        self.deadline
     }
 
     pub const fn key(&self) -> &Arc<Key> {

@@ -39,7 +39,9 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub fn key_of(headers: &HeaderMap) -> Result<Option<&str>, Status> {
     let mut all = headers.get_all(&HEADER).iter();
     let Some(first) = all.next() else { return Ok(None) };
-    let text = first.to_str().ok().filter(|text| (1..=LONGEST).contains(&text.len()));
+    let printable = |text: &&str| text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    let text = first.to_str().ok().filter(printable);
+    let text = text.filter(|text| (1..=LONGEST).contains(&text.len()));
     match (text, all.next()) {
         (Some(text), None) => Ok(Some(text)),
         _ => {
@@ -142,7 +144,7 @@ mod tests {
         assert_eq!(key_of(&headers).unwrap(), Some("order 7"));
         headers.append(HEADER, HeaderValue::from_static("order 8"));
         assert_eq!(key_of(&headers).unwrap_err().code(), Code::InvalidArgument);
-        for wrong in [vec![], vec![b'x'; 256], vec![0xc3, 0xa4]] {
+        for wrong in [vec![], vec![b'x'; 256], vec![0xc3, 0xa4], b"a\tb".to_vec()] {
             headers.insert(HEADER, HeaderValue::from_bytes(&wrong).unwrap());
             assert!(key_of(&headers).is_err(), "{wrong:?}");
         }

@@ -5,8 +5,8 @@
 //! Invariants:
 //! - A call's guards (slot, room) are dropped with its last frame, before that
 //!   frame is handed out, whatever ends it.
-//! - A body that nobody has taken a frame from for `unread` gives up the work
-//!   behind it within a second, and its memory with it.
+//! - A body that nobody has taken a frame from for `unread`, not even the first,
+//!   gives up the work behind it within a second, and its memory with it.
 //! - A revoked or expired key's streams end within a second of this gateway
 //!   hearing of it.
 //! - An ending is told in the dialect of the answer: gRPC trailers, or a last
@@ -123,7 +123,8 @@ impl Leashes {
             key,
             held: Mutex::new(held),
             waker: AtomicWaker::new(),
-            handed: AtomicU64::new(0),
+            // As if handed out now: a reader without a window is never polled for.
+            handed: AtomicU64::new(self.now()),
         });
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         self.lock().insert(id, Arc::downgrade(&leash));

@@ -65,15 +65,15 @@ fn grpc(gateway: Gateway, max_deadline: Duration) -> Result<Router, Reflection> 
         .route_service("/skein.admin.v1.AdminService/{*method}", admin)
         .route_layer(middleware::from_fn_with_state(gateway.clone(), forward::require_admin))
         .fallback(forward::forward)
-        .layer(DeadlineLayer { max: max_deadline })
-        .route_service(
-            "/grpc.health.v1.Health/{*method}",
-            health::service(gateway.readiness.clone()),
-        )
         .route_service("/grpc.reflection.v1.ServerReflection/{*method}", reflection().build_v1()?)
         .route_service(
             "/grpc.reflection.v1alpha.ServerReflection/{*method}",
             reflection().build_v1alpha()?,
+        )
+        .layer(DeadlineLayer { max: max_deadline })
+        .route_service(
+            "/grpc.health.v1.Health/{*method}",
+            health::service(gateway.readiness.clone()),
         )
         .with_state(gateway))
 }

@@ -87,9 +87,10 @@ impl Drop for Ours {
     }
 }
 
-/// Whether sending again would be answered the same.
+/// Whether sending again would be answered the same. Not 415: the media type is
+/// a header, and only the body tells requests apart.
 fn is_final(status: StatusCode) -> bool {
-    status.is_success() || [400, 404, 413, 415, 422].contains(&status.as_u16())
+    status.is_success() || [400, 404, 413, 422].contains(&status.as_u16())
 }
 
 const fn is_final_code(code: Code) -> bool {

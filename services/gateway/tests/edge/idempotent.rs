@@ -236,3 +236,22 @@ async fn a_claim_of_the_dead_lapses_and_what_lapsed_is_removed() {
         assert!(matches!(claims.claim(of("a"), future).await.unwrap(), Found::Claimed(_)));
     }
 }
+
+#[tokio::test]
+async fn a_header_that_was_wrong_may_be_mended() {
+    let running = world::start(&[]).await;
+    for (media_type, status) in [("text/plain", 415), ("application/json", 200)] {
+        let headers = [("idempotency-key", "k"), ("content-type", media_type)];
+        let answer = async {
+            loop {
+                let request = running.request(Method::POST, CHAT, &headers, body("hello", false));
+                let answer = send(&h1(), request).await;
+                // Until the first try's claim is released.
+                if answer.status != 409 {
+                    return answer;
+                }
+            }
+        };
+        assert_eq!(timeout(SOON, answer).await.unwrap().status, status);
+    }
+}

@@ -8,6 +8,7 @@ use crate::{
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
 use http_body_util::BodyExt as _;
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use mesh::error;
 use serde_json::json;
 use skein_proto::model::v1::GenerateRequest;
@@ -186,4 +187,56 @@ async fn what_cannot_be_a_path_is_refused_in_openais_words() {
     );
     let answer = send(&h1(), running.request(Method::GET, "/v1/models/nope", &[], "")).await;
     assert_eq!(answer.json()["error"]["param"], "model");
+}
+
+#[tokio::test]
+async fn a_body_has_to_be_there_by_the_deadline() {
+    let settings = [
+        ("SKEIN_GATEWAY__DEADLINE", "300ms"),
+        ("SKEIN_GATEWAY__BODY_TIMEOUT", "1h"),
+        ("SKEIN_GATEWAY__BODY_RATE", "1"),
+    ];
+    let running = world::start(&settings).await;
+    let mut connection = announce(&running, 100).await;
+    connection.write_all(b"{").await.unwrap();
+    let answer = read_until(&mut connection, "deadline_exceeded").await;
+    assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
+}
+
+#[tokio::test]
+async fn a_reader_without_a_window_takes_no_place() {
+    let running = world::start(&[("SKEIN_GATEWAY__READER_TIMEOUT", "300ms")]).await;
+    let shut: crate::client::Http = Client::builder(TokioExecutor::new())
+        .http2_only(true)
+        .http2_initial_stream_window_size(0)
+        .build_http();
+    // Without a key: the refusal is never read.
+    let headers = [("authorization", "Bearer wrong")];
+    let request = running.request(Method::POST, CHAT, &headers, body("hello", false));
+    let refused = shut.request(request).await.unwrap();
+    assert_eq!((refused.status().as_u16(), running.load.in_flight()), (401, 0));
+    // With one: the work goes on for as long as a reader may not read.
+    let mut cancelled = running.seen.cancelled.subscribe();
+    let answer = shut.request(running.post(CHAT, body("hangs", true))).await.unwrap();
+    assert_eq!((answer.status().as_u16(), running.load.in_flight()), (200, 1));
+    timeout(SOON, cancelled.wait_for(|count| *count == 1)).await.unwrap().unwrap();
+    let free = async {
+        while running.load.in_flight() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(SOON, free).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_keeps_reflection_open_takes_no_place() {
+    let running = world::start(&[]).await;
+    let (_sender, body) = tokio::sync::mpsc::channel::<Result<Bytes, std::io::Error>>(1);
+    let body = tokio_stream::wrappers::ReceiverStream::new(body);
+    let path = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+    let headers = [("content-type", "application/grpc"), ("authorization", "")];
+    let (head, _) = running.request(Method::POST, path, &headers, "").into_parts();
+    let body = tonic::body::Body::new(axum::body::Body::from_stream(body));
+    let open = h2().request(http::Request::from_parts(head, body)).await.unwrap();
+    assert_eq!((open.status().as_u16(), running.load.in_flight()), (200, 0));
 }

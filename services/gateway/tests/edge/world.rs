@@ -6,6 +6,7 @@ use mesh::{
     World,
     config::Sources,
     keys::{self, Generated},
+    load::Load,
 };
 use std::{net::SocketAddr, sync::Arc};
 use tempfile::TempDir;
@@ -20,6 +21,7 @@ pub(crate) struct Running {
     pub(crate) seen: Arc<Seen>,
     pub(crate) stop: CancellationToken,
     pub(crate) served: JoinHandle<Result<(), gateway::Error>>,
+    pub(crate) load: Load,
     data: TempDir,
     _leave: DropGuard,
 }
@@ -51,6 +53,7 @@ pub(crate) async fn start_with(
     let (config, _) = Config::read(&Sources::of(&environment)).unwrap();
     let world = World::local("gateway", keys, peers).await.unwrap();
     let (addr, stop) = (world.addr().unwrap(), world.stop.clone());
+    let load = world.load.clone();
     let leave = stop.clone().drop_guard();
     tokio::spawn({
         let stop = stop.clone();
@@ -60,7 +63,7 @@ pub(crate) async fn start_with(
         }
     });
     let served = tokio::spawn(gateway::run(config, world));
-    Running { addr, seen, stop, served, data, _leave: leave }
+    Running { addr, seen, stop, served, load, data, _leave: leave }
 }
 
 impl Running {
