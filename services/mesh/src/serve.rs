@@ -173,9 +173,6 @@ async fn serve(
         () = accept(listener, app, &graceful, front) => {}
         () = noticed => {}
     }
-    // Whoever connects from now on is refused at once and goes elsewhere; an open
-    // listener would let them wait for an accept that never comes.
-    drop(world.grpc);
     world.drain.cancel();
     if time::timeout(world.grace, graceful.shutdown()).await.is_err() {
         tracing::warn!("streams outlived the grace period");
