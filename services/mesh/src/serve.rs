@@ -169,7 +169,9 @@ async fn serve(
         time::sleep(notice).await;
     };
     tokio::select! {
-        // dropped with its listener: who comes during the grace time is refused
+        // Dropped with its listener: whoever connects during the grace time is
+        // refused at once and goes elsewhere, instead of waiting for an accept
+        // that never comes.
         () = accept(listener, app, &graceful, front) => {}
         () = noticed => {}
     }
