@@ -19,15 +19,18 @@ mkdir -p "$folder/source" "$folder/bin"
 # -m: as new as they are here, or cargo would take them for built.
 git archive "$rev" | tar -x -m -C "$folder/source"
 apps=(gateway router model-proxy retrieval)
+# Cargo takes both sources for the same packages: what it built of one must look old
+# to the other, whatever becomes of this build.
+renew() { git ls-files -z proto services tests | xargs -0 touch; }
+trap renew EXIT
 echo "previous: building $rev"
-# In the same target folder, so that the dependencies are there; from here, so that
-# .cargo/config.toml counts once.
-cargo build --locked --manifest-path "$folder/source/Cargo.toml" --target-dir target \
-    "${apps[@]/#/--package=}"
+# In the same target folder and with the same features, so that the dependencies are
+# there; from here, so that .cargo/config.toml counts once.
+cargo build --workspace --locked --manifest-path "$folder/source/Cargo.toml" --target-dir target
 for app in "${apps[@]}"; do
     cp "target/debug/$app" "$folder/bin/"
 done
-# The present ones take their place again; nothing of them is compiled anew.
-cargo build --locked "${apps[@]/#/--package=}"
 rm -rf "$folder/source"
+renew
+cargo build --workspace --locked
 echo "$rev" > "$folder/revision"
