@@ -4,8 +4,10 @@
 //! Invariants:
 //! - A client that sends nothing for `idle`, or less than `rate` bytes a second
 //!   after that time, is refused: a slow body costs as much as a large one.
-//! - Every byte is counted before it is handed on; a length that is known is
-//!   counted before the first byte is read.
+//! - Every byte is counted before it is handed on; a length that is known and
+//!   does not fit is refused before the first byte is read.
+//! - What is only announced takes no room: two clients that announce much and
+//!   send little would keep everybody out.
 
 use crate::room::Room;
 use bytes::Bytes;
@@ -32,8 +34,6 @@ pub struct Paced {
     body: axum::body::Body,
     pace: Pace,
     room: Arc<Room>,
-    /// Bytes that the room was taken for before they came.
-    announced: u64,
     received: u64,
     began: Instant,
     waiting: Option<Pin<Box<Sleep>>>,
@@ -42,17 +42,14 @@ pub struct Paced {
 impl Paced {
     /// `room` counts the body's bytes for as long as anybody holds it.
     pub fn new(body: axum::body::Body, pace: Pace, room: Arc<Room>) -> Result<Self, Status> {
-        let announced = body.size_hint().exact().unwrap_or(0);
-        room.grow(announced)?;
+        room.fits(body.size_hint().exact().unwrap_or(0))?;
         let began = Instant::now();
-        Ok(Self { body, pace, room, announced, received: 0, began, waiting: None })
+        Ok(Self { body, pace, room, received: 0, began, waiting: None })
     }
 
     fn came(&mut self, bytes: u64) -> Result<(), Status> {
         self.received += bytes;
-        let more = self.received.saturating_sub(self.announced);
-        self.room.grow(more)?;
-        self.announced += more;
+        self.room.grow(bytes)?;
         let seconds = self.began.elapsed().as_secs();
         let late = self.began.elapsed() > self.pace.idle;
         if late && self.received < self.pace.rate.saturating_mul(seconds) {

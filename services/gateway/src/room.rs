@@ -57,11 +57,17 @@ impl Bodies {
 }
 
 impl Room {
+    /// Whether there is room for so much more, without taking it.
+    pub fn fits(&self, more: u64) -> Result<(), Status> {
+        let taken = self.gauge.taken.load(Ordering::Relaxed);
+        let fits = taken.checked_add(more).is_some_and(|sum| sum <= self.gauge.most);
+        if fits { Ok(()) } else { Err(overloaded()) }
+    }
+
     pub fn grow(&self, more: u64) -> Result<(), Status> {
         let Gauge { most, taken } = &*self.gauge;
         let fits = |taken: u64| taken.checked_add(more).filter(|sum| sum <= most);
         if taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_err() {
-            metrics::counter!("skein_gateway_no_room_total").increment(1);
             return Err(overloaded());
         }
         self.taken.fetch_add(more, Ordering::Relaxed);
@@ -76,6 +82,7 @@ impl Drop for Room {
 }
 
 fn overloaded() -> Status {
+    metrics::counter!("skein_gateway_no_room_total").increment(1);
     let message = "this gateway has no room for more request bytes now: try again soon";
     let mut details = ErrorDetails::with_error_info(OVERLOADED, DOMAIN, []);
     details.set_retry_info(Some(RETRY_AFTER));
@@ -108,6 +115,7 @@ mod tests {
         let refused = other.grow(41).unwrap_err();
         assert_eq!(refused.code(), Code::ResourceExhausted);
         assert_eq!(mesh::error::retry_after(&refused), Some(RETRY_AFTER));
+        assert!(other.fits(40).is_ok() && other.fits(41).is_err());
         assert!(other.grow(40).is_ok() && other.grow(1).is_err());
         drop(one);
         assert!(other.grow(60).is_ok() && other.grow(u64::MAX).is_err());

@@ -78,6 +78,9 @@ async fn bodies_beyond_the_memory_are_refused_at_once() {
         [("SKEIN_GATEWAY__MAX_BODY", "1KiB"), ("SKEIN_GATEWAY__BYTES_IN_FLIGHT", "1KiB")];
     let running = world::start(&settings).await;
     let mut held = announce(&running, 1000).await;
+    // What is only announced takes no room.
+    assert_eq!(send(&h1(), running.post(CHAT, body("hello", false))).await.status, 200);
+    held.write_all(&[b' '; 999]).await.unwrap();
     let full = async {
         loop {
             let answer = send(&h1(), running.post(CHAT, body("hello", false))).await;
