@@ -5,6 +5,8 @@
 //! - With something in hand a call is let in without waiting for anybody.
 //! - One exchange at a time; whoever waits for it waits at most [`PATIENCE`],
 //!   after which the store counts as away and this gateway counts alone.
+//! - An exchange that was given up and still holds a connection of the pool is not
+//!   joined by a second one: a row that is held costs one connection.
 //! - A refusal by the store holds for [`REFUSED`]: a caller that hammers costs
 //!   ten exchanges a second, whatever it sends.
 
@@ -21,7 +23,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::watch,
+    sync::{OwnedMutexGuard, watch},
     time::{Instant, timeout},
 };
 
@@ -44,6 +46,8 @@ pub struct KeyLimit {
     store: Arc<LimitStore>,
     state: Mutex<State>,
     answered: watch::Sender<()>,
+    /// Held by an exchange, also by one that nobody waits for any more.
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 struct State {
@@ -98,7 +102,7 @@ impl KeyLimit {
             owed: Window::default(),
         };
         let (id, state, answered) = (id.to_owned(), Mutex::new(state), watch::Sender::new(()));
-        Arc::new(Self { id, allowance, store, state, answered })
+        Arc::new(Self { id, allowance, store, state, answered, turn: Arc::default() })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -138,7 +142,9 @@ impl KeyLimit {
     fn take(self: &Arc<Self>, state: &mut State) -> Take {
         let (now, wall) = (Instant::now(), clock::now_micros());
         let Allowance { per_minute, concurrency } = self.allowance;
-        let away = self.store.is_away();
+        // A row that somebody holds is away for this key alone.
+        let stuck = !state.asking && self.turn.try_lock().is_err();
+        let away = stuck || self.store.is_away();
         let share = |limit: u64| (limit / self.store.live()).max(1);
         if away {
             state.own.expire(wall);
@@ -209,8 +215,9 @@ impl KeyLimit {
         }
         // Without a runtime the process is ending.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let Ok(turn) = Arc::clone(&self.turn).try_lock_owned() else { return };
         let ask = self.next(state);
-        runtime.spawn(Arc::clone(self).exchange(ask));
+        runtime.spawn(Arc::clone(self).exchange(ask, turn));
     }
 
     /// What to ask for, by what was needed since the last time.
@@ -247,9 +254,9 @@ impl KeyLimit {
         ask
     }
 
-    async fn exchange(self: Arc<Self>, ask: Ask) {
+    async fn exchange(self: Arc<Self>, ask: Ask, turn: OwnedMutexGuard<()>) {
         let (calls, slots, owed) = (ask.calls, ask.slots, ask.owed.clone());
-        let answer = self.store.exchange(&self.id, self.allowance, ask).await;
+        let answer = self.store.exchange(&self.id, self.allowance, ask, turn).await;
         let mut state = self.lock();
         state.asking = false;
         let until = Instant::now() + REFUSED;
@@ -301,7 +308,7 @@ impl KeyLimit {
             let owed = std::mem::take(&mut state.owed);
             Ask { gateway: self.store.gateway().to_owned(), back, owed, ..Ask::default() }
         };
-        self.store.exchange(&self.id, self.allowance, ask).await;
+        self.store.exchange(&self.id, self.allowance, ask, ()).await;
     }
 }
 

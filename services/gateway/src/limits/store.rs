@@ -78,13 +78,21 @@ impl LimitStore {
         }
     }
 
-    /// `None`: the store is away.
-    pub async fn exchange(&self, key: &str, allowance: Allowance, ask: Ask) -> Option<Answer> {
+    /// `None`: the store is away. `turn` is held until the transaction is over,
+    /// which may be long after we gave up waiting for it.
+    pub async fn exchange(
+        &self,
+        key: &str,
+        allowance: Allowance,
+        ask: Ask,
+        turn: impl Send + 'static,
+    ) -> Option<Answer> {
         metrics::counter!("skein_gateway_limit_exchanges_total").increment(1);
         let live = self.live();
         let key = key.to_owned();
         let work = self.database.write(move |open| {
             Box::pin(async move {
+                let _turn = turn;
                 // Holds the row, whether or not it was there.
                 let row = sqlx::query(
                     "INSERT INTO gateway_limit (key_id, state) VALUES ($1, '{}')

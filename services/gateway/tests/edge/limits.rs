@@ -309,26 +309,59 @@ async fn a_key_without_limits_never_asks_the_store() {
     }
 }
 
-#[tokio::test]
-async fn slots_that_come_and_go_are_never_more_than_the_limit() {
-    const TABLES: &[Migration] = &[gateway::limits::store::MIGRATION];
-    const MOST: u64 = 4;
-    let Some(url) = tokio::task::spawn_blocking(pg_test::fresh_database).await.unwrap() else {
-        return;
-    };
+const TABLES: &[Migration] = &[gateway::limits::store::MIGRATION];
+
+/// A key that no gateway knows.
+fn limited(allowance: Allowance) -> Key {
     let (id, secret) = keys::generate().unwrap();
-    let key = Arc::new(Key {
+    Key {
         hash: keys::hash(&secret),
         name: String::new(),
         tenant: "acme".into(),
         principal: gateway::store::principal(&id),
         scopes: Vec::new(),
-        allowance: Allowance { per_minute: 0, concurrency: MOST },
+        allowance,
         created: 1,
         expires: None,
         revoked: None,
         id,
-    });
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_is_held_costs_one_connection() {
+    // Longer than an exchange is waited for.
+    const HELD: Duration = Duration::from_secs(8);
+    let Some(url) = tokio::task::spawn_blocking(pg_test::fresh_database).await.unwrap() else {
+        return;
+    };
+    let database = Database::open(&url, "test", TABLES).await.unwrap();
+    let limits = Limits::new(LimitStore::new(database, Duration::from_millis(50)));
+    let key = limited(Allowance { per_minute: 2, concurrency: 0 });
+    drop(limits.enter(&key).await.unwrap());
+    let mut holder = sqlx::AnyConnection::connect(&url).await.unwrap();
+    let hold = "BEGIN; SELECT state FROM gateway_limit FOR UPDATE";
+    sqlx::raw_sql(hold).execute(&mut holder).await.unwrap();
+    let mut open = sqlx::AnyConnection::connect(&url).await.unwrap();
+    let (began, mut most) = (Instant::now(), 0);
+    while began.elapsed() < HELD {
+        drop(limits.enter(&key).await);
+        let waiting = "SELECT COUNT(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        let (now,) = sqlx::query_as::<_, (i64,)>(waiting).fetch_one(&mut open).await.unwrap();
+        most = most.max(now);
+    }
+    assert_eq!(most, 1, "exchanges that wait for one row");
+    sqlx::raw_sql("ROLLBACK").execute(&mut holder).await.unwrap();
+}
+
+#[tokio::test]
+async fn slots_that_come_and_go_are_never_more_than_the_limit() {
+    const MOST: u64 = 4;
+    let Some(url) = tokio::task::spawn_blocking(pg_test::fresh_database).await.unwrap() else {
+        return;
+    };
+    let key = Arc::new(limited(Allowance { per_minute: 0, concurrency: MOST }));
     let (running, most) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let mut callers = tokio::task::JoinSet::new();
     for _ in 0..2 {
