@@ -8,7 +8,7 @@
 //!
 //! Kept: successes, and refusals that sending again cannot mend (as the IETF's
 //! draft has it). Not kept, so that a second try runs: failures (5xx, 408, 409,
-//! 429), streams that broke, clients that left.
+//! 415, 429), streams that broke, clients that left.
 //!
 //! Invariants:
 //! - Of any number of calls with one key at most one runs, on all gateways.
