@@ -158,7 +158,7 @@ impl Store {
 
     /// Every key, the oldest first.
     pub async fn list(&self) -> Result<Vec<Key>, DatabaseError> {
-        let rows = sqlx::query(SELECT).fetch_all(self.database.read()).await?;
+        let rows = sqlx::query(SELECT).fetch_all(&mut *self.database.reader().await?).await?;
         let mut keys = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
         keys.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
         Ok(keys)
@@ -167,7 +167,7 @@ impl Store {
     /// Takes over what any machine has changed.
     pub async fn refresh(&self) -> Result<(), DatabaseError> {
         let row = sqlx::query("SELECT version FROM gateway_change WHERE id = 1")
-            .fetch_one(self.database.read())
+            .fetch_one(&mut *self.database.reader().await?)
             .await?;
         let version: i64 = row.try_get("version")?;
         let seen = self.seen.read().unwrap_or_else(PoisonError::into_inner).version;

@@ -60,6 +60,12 @@ impl Database {
         &self.reader
     }
 
+    /// A connection for one such statement, for a database that may be far away:
+    /// what is begun to connect to it is not given up with the call.
+    pub async fn reader(&self) -> Result<PoolConnection<Any>, sqlx::Error> {
+        connect::acquire(&self.reader, self.dialect).await
+    }
+
     /// Runs `work` in a transaction: committed if it returns `Ok`, rolled back
     /// otherwise. Once it has begun it ends, whether or not the caller waits.
     pub async fn write<T, E, F>(&self, work: F) -> Result<T, E>
@@ -68,7 +74,8 @@ impl Database {
         E: From<DatabaseError> + Send + 'static,
         F: for<'c> FnOnce(&'c mut AnyConnection) -> BoxFuture<'c, Result<T, E>> + Send + 'static,
     {
-        let connection = self.writer.acquire().await.map_err(DatabaseError::from)?;
+        let connection = connect::acquire(&self.writer, self.dialect).await;
+        let connection = connection.map_err(DatabaseError::from)?;
         let transaction = transaction(connection, self.dialect, work).in_current_span();
         tokio::spawn(transaction)
             .await

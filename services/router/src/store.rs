@@ -55,7 +55,7 @@ impl Store {
         let row = sqlx::query(sql)
             .bind(tenant)
             .bind(id)
-            .fetch_optional(self.database.read())
+            .fetch_optional(&mut *self.database.reader().await?)
             .await?
             .ok_or_else(|| Error::ThreadNotFound(id.to_owned()))?;
         rows::thread(&row)
@@ -98,7 +98,7 @@ impl Store {
         let row = sqlx::query(sql)
             .bind(tenant)
             .bind(id)
-            .fetch_optional(self.database.read())
+            .fetch_optional(&mut *self.database.reader().await?)
             .await?
             .ok_or_else(|| Error::RunNotFound(id.to_owned()))?;
         self.told(tenant, &row).await
@@ -113,7 +113,7 @@ impl Store {
         let sql = "SELECT seq, payload FROM router_event \
                    WHERE tenant = $1 AND run_id = $2 ORDER BY seq";
         let events = sqlx::query(sql).bind(tenant).bind(run.id.clone());
-        for row in events.fetch_all(self.database.read()).await? {
+        for row in events.fetch_all(&mut *self.database.reader().await?).await? {
             fold::apply(&mut run, &rows::event(&row)?);
         }
         Ok(run)
@@ -293,7 +293,7 @@ impl Store {
         let sql = "SELECT cancel FROM router_run WHERE tenant = $1 AND id = $2 AND cancel > 0";
         for (tenant, id) in runs {
             let row = sqlx::query(sql).bind(tenant.to_string()).bind(id.to_string());
-            if row.fetch_optional(self.database.read()).await?.is_some() {
+            if row.fetch_optional(&mut *self.database.reader().await?).await?.is_some() {
                 found.push(Arc::clone(id));
             }
         }
@@ -308,7 +308,7 @@ impl Store {
                    FROM router_run WHERE status IN (1, 2, 3) AND (owner = $1 OR $2 = 1) \
                    ORDER BY tenant, thread_id, first_seq";
         let rows = sqlx::query(sql).bind(owner).bind(i64::from(alone));
-        let rows = rows.fetch_all(self.database.read()).await?;
+        let rows = rows.fetch_all(&mut *self.database.reader().await?).await?;
         rows.iter()
             .map(|row| Ok((rows::work(row)?, rows::status(row.try_get("status")?))))
             .collect()

@@ -177,7 +177,12 @@ impl Claims {
         let now = clock::now_micros();
         let old = "SELECT 1 FROM gateway_idempotency WHERE lapses_at <= $1 LIMIT 1";
         // A look costs no write: most sweeps find nothing.
-        if sqlx::query(old).bind(now).fetch_optional(self.database.read()).await?.is_none() {
+        if sqlx::query(old)
+            .bind(now)
+            .fetch_optional(&mut *self.database.reader().await?)
+            .await?
+            .is_none()
+        {
             return Ok(0);
         }
         self.database

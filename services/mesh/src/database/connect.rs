@@ -9,8 +9,9 @@
 
 use super::{Database, DatabaseError};
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{AnyConnection, AnyPool, Connection as _};
+use sqlx::{Any, AnyConnection, AnyPool, Connection as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::{net::TcpStream, time::timeout};
@@ -18,6 +19,8 @@ use tokio::{net::TcpStream, time::timeout};
 /// How long a call waits for a connection: less than most deadlines, and enough to
 /// make one across an ocean, which takes seven round trips (1.2 s at 170 ms).
 pub(super) const ACQUIRE: Duration = Duration::from_secs(5);
+/// How long making one may take: whoever asked first need not be who uses it.
+const CONNECT: Duration = Duration::from_secs(30);
 /// How long a start waits for its first one.
 const FIRST: Duration = Duration::from_secs(30);
 const POSTGRES_CONNECTIONS: u32 = 16;
@@ -138,7 +141,7 @@ async fn postgres(url: &str) -> Result<Database, DatabaseError> {
     let pool = AnyPoolOptions::new()
         .max_connections(POSTGRES_CONNECTIONS)
         .min_connections(POSTGRES_WARM)
-        .acquire_timeout(ACQUIRE)
+        .acquire_timeout(CONNECT)
         .test_before_acquire(false)
         .before_acquire(|connection, used| {
             Box::pin(async move {
@@ -157,6 +160,24 @@ async fn postgres(url: &str) -> Result<Database, DatabaseError> {
         .connect_lazy_with(url.parse::<AnyConnectOptions>()?);
     first(&pool).await.map_err(|error| at(&place, error))?;
     Ok(Database { dialect: Dialect::Postgres, writer: pool.clone(), reader: pool })
+}
+
+/// A connection of the pool. On Postgres one that is being made is made even if
+/// its caller leaves: across an ocean it takes seconds on a bad day, and callers
+/// that give up one after the other would never get one.
+pub(super) async fn acquire(
+    pool: &AnyPool,
+    dialect: Dialect,
+) -> Result<PoolConnection<Any>, sqlx::Error> {
+    if dialect == Dialect::Sqlite {
+        return pool.acquire().await;
+    }
+    let pool = pool.clone();
+    let acquiring = tokio::spawn(async move { pool.acquire().await });
+    match timeout(ACQUIRE, acquiring).await {
+        Ok(acquired) => acquired.unwrap_or(Err(sqlx::Error::PoolClosed)),
+        Err(_) => Err(sqlx::Error::PoolTimedOut),
+    }
 }
 
 /// Fails at once where nobody listens, which a pool would go on trying.

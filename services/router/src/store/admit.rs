@@ -98,7 +98,9 @@ impl Store {
         }
         let sql = "SELECT id, request_hash FROM router_run WHERE tenant = $1 AND request_id = $2";
         let row = sqlx::query(sql).bind(tenant).bind(request_id);
-        let Some(row) = row.fetch_optional(self.database.read()).await? else { return Ok(None) };
+        let Some(row) = row.fetch_optional(&mut *self.database.reader().await?).await? else {
+            return Ok(None);
+        };
         if row.try_get::<String, _>("request_hash")? != hash {
             return Err(Error::RequestIdReused);
         }

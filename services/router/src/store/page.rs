@@ -47,7 +47,7 @@ impl Store {
             .bind(after.created_at)
             .bind(&after.id)
             .bind(limit)
-            .fetch_all(self.database.read())
+            .fetch_all(&mut *self.database.reader().await?)
             .await?;
         let threads = rows.iter().map(rows::thread).collect::<Result<_, _>>()?;
         Ok((threads, next(&rows, limit)?))
@@ -71,7 +71,7 @@ impl Store {
             .bind(&after.id)
             .bind(limit)
             .bind(thread)
-            .fetch_all(self.database.read())
+            .fetch_all(&mut *self.database.reader().await?)
             .await?;
         let mut runs = Vec::with_capacity(rows.len());
         for row in &rows {
@@ -103,14 +103,14 @@ impl Store {
         if let Some(run) = run {
             query = query.bind(run);
         }
-        let rows = query.fetch_all(self.database.read()).await?;
+        let rows = query.fetch_all(&mut *self.database.reader().await?).await?;
         rows.iter().map(rows::event).collect()
     }
 
     pub async fn last_seq(&self, tenant: &str, thread: &str) -> Result<Option<u64>, Error> {
         let sql = "SELECT last_seq FROM router_thread WHERE tenant = $1 AND id = $2";
         let row = sqlx::query(sql).bind(tenant).bind(thread);
-        let row = row.fetch_optional(self.database.read()).await?;
+        let row = row.fetch_optional(&mut *self.database.reader().await?).await?;
         Ok(row.map(|row| row.try_get("last_seq")).transpose()?.map(rows::seq))
     }
 
@@ -120,7 +120,7 @@ impl Store {
                    WHERE tenant = $1 AND thread_id = $2 AND status = 4 \
                    ORDER BY first_seq DESC LIMIT $3";
         let rows = sqlx::query(sql).bind(tenant).bind(thread).bind(PAST_TURNS);
-        let rows = rows.fetch_all(self.database.read()).await?;
+        let rows = rows.fetch_all(&mut *self.database.reader().await?).await?;
         let mut messages = Vec::new();
         for row in rows.iter().rev() {
             let request: Vec<u8> = row.try_get("request")?;
