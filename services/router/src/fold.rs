@@ -5,7 +5,7 @@
 //! - costs add only when every part is known: unknown is never zero.
 
 use skein_proto::agent::v1::run_event::Body;
-use skein_proto::agent::v1::{Run, RunEvent, RunStatus};
+use skein_proto::agent::v1::{Run, RunEvent, RunStatus, StatusChanged};
 use skein_proto::model::v1::{Cost, Usage, delta::Piece};
 
 pub fn new_run(id: &str, thread_id: String) -> Run {
@@ -22,6 +22,15 @@ pub const fn is_over(status: RunStatus) -> bool {
     matches!(status, RunStatus::Completed | RunStatus::Failed | RunStatus::Cancelled)
 }
 
+fn status(run: &mut Run, changed: &StatusChanged) {
+    run.status = changed.status;
+    run.error.clone_from(&changed.error);
+    without(run, &changed.degraded);
+    if let Some(path) = &changed.path {
+        run.path.insert(0, path.clone());
+    }
+}
+
 pub fn apply(run: &mut Run, event: &RunEvent) {
     match &event.body {
         Some(Body::Created(created)) => {
@@ -29,14 +38,9 @@ pub fn apply(run: &mut Run, event: &RunEvent) {
             run.created_at = event.at;
         }
         Some(Body::Status(changed)) => {
-            run.status = changed.status;
-            run.error.clone_from(&changed.error);
-            without(run, &changed.degraded);
+            status(run, changed);
             if is_over(changed.status()) {
                 run.finished_at = event.at;
-                if let Some(path) = &changed.path {
-                    run.path.insert(0, path.clone());
-                }
             }
         }
         Some(Body::Route(route)) => {

@@ -29,7 +29,7 @@ pub enum Kind {
     Search,
     /// Gateway, router, database.
     GetThread,
-    /// A whole answer of some words, one in [`WORD`]; not idempotent.
+    /// A whole answer of some words, one in `WORD`; not idempotent.
     Chat,
 }
 

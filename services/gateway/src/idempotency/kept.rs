@@ -3,7 +3,7 @@
 //! Invariants:
 //! - A claim that is dropped without an answer is released, in a task of its own.
 //! - The last frame of an answer is handed out after the answer was kept, or
-//!   after [`PATIENCE`]: a slow store delays an answer, it does not lose it.
+//!   after `PATIENCE`: a slow store delays an answer, it does not lose it.
 //! - Never more than the longest answer that is kept is held in memory.
 
 use super::{

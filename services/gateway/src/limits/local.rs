@@ -3,11 +3,11 @@
 //!
 //! Invariants:
 //! - With something in hand a call is let in without waiting for anybody.
-//! - One exchange at a time; whoever waits for it waits at most [`PATIENCE`],
+//! - One exchange at a time; whoever waits for it waits at most `PATIENCE`,
 //!   after which the store counts as away and this gateway counts alone.
 //! - An exchange that was given up and still holds a connection of the pool is not
 //!   joined by a second one: a row that is held costs one connection.
-//! - A refusal by the store holds for [`REFUSED`]: a caller that hammers costs
+//! - A refusal by the store holds for `REFUSED`: a caller that hammers costs
 //!   ten exchanges a second, whatever it sends.
 
 use super::{

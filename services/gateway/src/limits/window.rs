@@ -1,7 +1,7 @@
 //! When things happened in the last sixty seconds.
 //!
 //! Invariants:
-//! - Up to [`EXACT`] entries keep their time; beyond that those of one second
+//! - Up to `EXACT` entries keep their time; beyond that those of one second
 //!   are one entry, dated to its first: it leaves up to a second early.
 //! - An entry of a clock that runs ahead counts as now, so a wrong clock cannot
 //!   hold a limit for longer than a minute.
