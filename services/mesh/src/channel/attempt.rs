@@ -39,19 +39,20 @@ impl Channel {
             if let Ok(answer) = time::timeout(patience, &mut sending).await {
                 return answer;
             }
+            // By the time we know, another region may be connected.
+            if !self.has_other(machine) {
+                self.need_far();
+            }
             // While the sign of life is awaited the answer may still come.
             let alive = tokio::select! {
                 answer = &mut sending => return answer,
                 alive = machine.is_alive() => alive,
             };
             if !alive && self.has_other(machine) {
-                let message = format!("{} shows no sign of life", machine.addr());
+                let message = format!("a machine of {} shows no sign of life", self.app());
                 let reason = Some("NO_SIGN_OF_LIFE");
                 let status = error::status(Kind::Unavailable, reason, None, message);
                 return Err(Failure::Lost(status));
-            }
-            if !alive {
-                self.need_far();
             }
             patience = if alive { patience * 2 } else { UNUSUAL };
         }

@@ -112,8 +112,10 @@ fn refused(error: &hyper::Error) -> bool {
     false
 }
 
+/// The address stays in the log: this text may reach the public.
 pub(super) fn lost(addr: SocketAddr, error: &dyn std::fmt::Display) -> Status {
-    let message = format!("connection to {addr} broke: {error}");
+    tracing::debug!(%addr, %error, "connection broke");
+    let message = format!("a connection inside the mesh broke: {error}");
     error::status(Kind::Unavailable, Some("CONNECTION_LOST"), None, message)
 }
 
