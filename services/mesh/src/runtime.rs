@@ -3,9 +3,9 @@
 //!
 //! Waking another thread costs much of a hop, and with one core there is nobody
 //! to share the work with. Measured by `make bench` on two cores: three bare
-//! hops take 0.22 ms on one thread each and 0.29 ms on two; a chat through three
-//! services adds 0.41 to 0.46 ms instead of 0.51, and a second of CPU serves
-//! 4,600 to 5,700 chats of ten clients instead of 3,200 to 4,100.
+//! hops take 0.31 ms on one thread each and 0.39 ms on two; a chat through three
+//! services adds 0.55 ms instead of 0.70, and a second of CPU serves 5,000 chats
+//! of ten clients instead of 3,100.
 //!
 //! Invariant: what computes for longer than a call lasts is not on these
 //! threads; models and indexes have their own.

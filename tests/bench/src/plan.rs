@@ -13,7 +13,7 @@ pub(crate) struct Options {
     /// The report
     #[arg(long, value_name = "FILE", default_value = "target/bench/overhead.json")]
     pub(crate) out: PathBuf,
-    /// How long slow readers and idle streams are held, in minutes [default: 0.5]
+    /// How long idle streams are held, in minutes, and slow readers up to one [default: 0.5]
     #[arg(long)]
     minutes: Option<f64>,
     /// A virtual environment that holds the wheel tensorzero==2026.6.0

@@ -31,6 +31,9 @@ enum Reader {
 
 const PAUSE: Duration = Duration::from_millis(100);
 const SAMPLE: Duration = Duration::from_millis(500);
+/// A flood that is not read fills every window within seconds: longer shows
+/// nothing more.
+const FLOOD: Duration = Duration::from_secs(60);
 /// Until what was held is given back.
 const SETTLE: Duration = Duration::from_secs(2);
 
@@ -53,7 +56,8 @@ async fn held(
     (what, target, streams): (&str, &Target, usize),
 ) -> Result<Readers, Failure> {
     let mut others = Crowd::gather(&mesh.target("instant"), Kind::Whole, 4).await?;
-    let short = plan.held.min(Duration::from_secs(5)).min(plan.turn * 2);
+    let held = if matches!(reader, Reader::Idle) { plan.held } else { plan.held.min(FLOOD) };
+    let short = held.min(Duration::from_secs(5)).min(plan.turn * 2);
     others.open(plan.rate / 5.0, plan.warm).await?;
     let before = others.open(plan.rate / 5.0, short).await?;
     let before_mib = mesh.rss();
@@ -76,7 +80,7 @@ async fn held(
         }
     };
     let meanwhile = tokio::select! {
-        outcome = others.open(plan.rate / 5.0, plan.held) => outcome?,
+        outcome = others.open(plan.rate / 5.0, held) => outcome?,
         () = watching => return Err("never".into()),
     };
     more(&mut most_mib, mesh.rss());
@@ -85,12 +89,12 @@ async fn held(
         lost += 1;
     }
     tasks.shutdown().await;
-    time::sleep(SETTLE.min(plan.held)).await;
+    time::sleep(SETTLE.min(held)).await;
     let spread = |outcome: &crate::load::Outcome| Spread::of(outcome.timings.iter().map(|t| t.all));
     Ok(Readers {
         what: format!("a client that {what}"),
         streams,
-        seconds: plan.held.as_secs_f64(),
+        seconds: held.as_secs_f64(),
         before_mib,
         most_mib,
         after_mib: mesh.rss(),
