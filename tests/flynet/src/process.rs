@@ -21,7 +21,10 @@ use std::{
 use tokio::process::{Child, Command};
 
 /// Exits at once when flynet died before the kernel knew; else becomes the program.
-const GUARD: &str = r#"[ "$PPID" = "$1" ] || exit 1; shift; exec "$@""#;
+/// Whatever flynet's own caller ignores (a shell's background jobs ignore SIGINT),
+/// a machine starts as Fly's init would start it.
+const GUARD: &str = r#"[ "$PPID" = "$1" ] || exit 1; shift
+exec env --default-signal=INT,QUIT,TERM,HUP "$@""#;
 
 /// How a program ended.
 pub(crate) struct Exit {
