@@ -340,7 +340,7 @@ impl Following {
         }
         let mut choices = std::mem::take(&mut self.choices);
         if choices.is_empty() {
-            choices.push(Choice { index: 0, finish_reason: FinishReason::Stop.into() });
+            choices.push(Choice { finish_reason: FinishReason::Stop.into(), ..Choice::default() });
         }
         let usage = run.usage;
         self.told.push_back(Event::Finished(Finished { choices, usage, ..Finished::default() }));

@@ -3,24 +3,21 @@
 //! Invariant: a provider joins by its own SDK's variables; nothing else has to
 //! be set for the embedded models to answer.
 
-use mesh::config::{Common, ConfigError, Reader, Secret, Setting, Sources, Time, key};
+mod providers;
+
+pub use providers::{Kind, ProviderSettings};
+
+use mesh::config::{Common, ConfigError, Reader, Setting, Sources, Time, key};
 use std::{path::PathBuf, time::Duration};
 
 pub const ROLE: &str = "model-proxy";
-const OPENAI: &str = "https://api.openai.com/v1";
 
 #[derive(Clone, Debug)]
 pub struct Config {
     pub common: Common,
-    pub openai: Option<OpenAiSettings>,
-    pub timers: Timers,
+    pub providers: Vec<ProviderSettings>,
+    pub call: CallSettings,
     pub local: LocalSettings,
-}
-
-#[derive(Clone, Debug)]
-pub struct OpenAiSettings {
-    pub base_url: String,
-    pub api_key: Option<Secret>,
 }
 
 /// The four timers on a provider call.
@@ -32,6 +29,16 @@ pub struct Timers {
     /// Between any two pieces that the provider sends, its pings included.
     pub idle: Duration,
     pub total: Duration,
+}
+
+/// How patient a call is with a provider that fails.
+#[derive(Clone, Copy, Debug)]
+pub struct CallSettings {
+    /// Tries of one call, the first among them.
+    pub tries: u32,
+    /// A provider that asks for a longer wait is not waited for: the caller is
+    /// told, who may have another one.
+    pub longest_wait: Duration,
 }
 
 #[derive(Clone, Debug)]
@@ -48,7 +55,6 @@ impl Config {
     pub fn read(sources: &Sources) -> Result<(Self, Vec<Setting>), ConfigError> {
         let mut reader = sources.reader();
         let common = Common::read(&mut reader, ROLE);
-        let openai = openai(&mut reader);
         let time = |reader: &mut Reader<'_>, path, default| {
             reader.or(key(path), Time::from_secs(default)).0
         };
@@ -58,29 +64,18 @@ impl Config {
             idle: time(&mut reader, "provider.idle_timeout", 60),
             total: time(&mut reader, "provider.total_timeout", 600),
         };
+        let call = CallSettings {
+            tries: u32::try_from(positive(&mut reader, "provider.tries", 3)).unwrap_or(u32::MAX),
+            longest_wait: time(&mut reader, "provider.longest_wait", 10),
+        };
+        let providers = providers::read(&mut reader, timers);
         let local = LocalSettings {
             models: reader.or(key("local.models"), "./models".to_owned()).into(),
             threads: positive(&mut reader, "local.threads", cores()),
             queue: positive(&mut reader, "local.queue", 64),
         };
-        reader.finish(|| Some(Self { common: common?, openai, timers, local }))
+        reader.finish(|| Some(Self { common: common?, providers, call, local }))
     }
-}
-
-fn openai(reader: &mut Reader<'_>) -> Option<OpenAiSettings> {
-    let address = key("openai.base_url").env("OPENAI_BASE_URL");
-    let api_key = reader.secret(key("openai.api_key").env("OPENAI_API_KEY"));
-    let base_url: Option<String> = reader.optional(address);
-    if let Some(url) = &base_url
-        && !url.starts_with("http://")
-        && !url.starts_with("https://")
-    {
-        reader.complain(address, "must begin with http:// or https://");
-    }
-    (api_key.is_some() || base_url.is_some()).then(|| OpenAiSettings {
-        base_url: base_url.unwrap_or_else(|| OPENAI.to_owned()),
-        api_key,
-    })
 }
 
 fn positive(reader: &mut Reader<'_>, path: &'static str, default: usize) -> usize {

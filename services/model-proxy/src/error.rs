@@ -17,8 +17,15 @@ pub enum Error {
     /// The model is known but its files are not here.
     #[error("{0}")]
     NotInstalled(String),
-    #[error("{provider}: {message}")]
-    Provider { provider: String, failure: Failure, message: String, param: Option<String> },
+    #[error("{provider}: {message}{}", said(*tries))]
+    Provider {
+        provider: String,
+        failure: Failure,
+        message: String,
+        param: Option<String>,
+        /// How often it was asked.
+        tries: u32,
+    },
     /// More work for the embedded models than the queue holds.
     #[error("the embedded models have {0} requests waiting: try again shortly")]
     Busy(usize),
@@ -33,10 +40,22 @@ pub enum Failure {
     RateLimited {
         retry_after: Option<Duration>,
     },
+    /// Nothing is left to spend; waiting does not help.
     Quota,
     BadRequest,
+    /// The request is longer than the model reads.
+    ContextLength,
+    /// The provider's filter refused to answer.
+    ContentFilter,
     NotFound,
     Unavailable,
+    /// It has more to do than it can, and says so.
+    Overloaded,
+    /// No connection came about: nothing was sent.
+    Unreachable,
+    /// The connection broke before any answer came: what was sent may have
+    /// been carried out.
+    Reset,
     /// It answered with something that is not its dialect.
     Malformed,
     /// The stream ended without a finish reason.
@@ -56,8 +75,13 @@ impl Failure {
             }
             Self::Quota => (Kind::RateLimited { retry_after: None }, "PROVIDER_QUOTA"),
             Self::BadRequest => (Kind::InvalidArgument, "PROVIDER_BAD_REQUEST"),
+            Self::ContextLength => (Kind::InvalidArgument, "CONTEXT_LENGTH_EXCEEDED"),
+            Self::ContentFilter => (Kind::InvalidArgument, "CONTENT_FILTERED"),
             Self::NotFound => (Kind::NotFound, "PROVIDER_NOT_FOUND"),
             Self::Unavailable => (Kind::Unavailable, "PROVIDER_UNAVAILABLE"),
+            Self::Overloaded => (Kind::Unavailable, "PROVIDER_OVERLOADED"),
+            Self::Unreachable => (Kind::Unavailable, "PROVIDER_UNREACHABLE"),
+            Self::Reset => (Kind::Unavailable, "CONNECTION_RESET"),
             Self::Malformed => (Kind::Unavailable, "PROVIDER_MALFORMED"),
             Self::Cut => (Kind::Unavailable, "STREAM_CUT"),
             Self::ConnectTimeout => (Kind::Unavailable, "CONNECT_TIMEOUT"),
@@ -76,20 +100,47 @@ impl Failure {
             408 | 409 => Self::Unavailable,
             429 => Self::RateLimited { retry_after },
             400..=499 => Self::BadRequest,
+            503 | 529 => Self::Overloaded,
             _ => Self::Unavailable,
         }
     }
 }
 
 impl Error {
+    /// What a provider did, if it was one that failed.
+    pub fn failure(&self) -> Option<Failure> {
+        match self {
+            Self::Provider { failure, .. } => Some(*failure),
+            _ => None,
+        }
+    }
+
+    /// Says how often the provider was asked.
+    #[must_use]
+    pub fn after(mut self, count: u32) -> Self {
+        if let Self::Provider { tries, .. } = &mut self {
+            *tries = count;
+        }
+        self
+    }
+
+    /// Whether the same was asked more than once, so that nobody above does.
+    pub fn was_retried(&self) -> bool {
+        matches!(self, Self::Provider { tries, .. } if *tries > 1)
+    }
+
     pub fn invalid(field: impl Into<String>, message: impl Into<String>) -> Self {
         Self::Invalid { field: field.into(), message: message.into() }
     }
 
     pub fn provider(provider: &str, failure: Failure, message: impl Into<String>) -> Self {
         let (provider, message) = (provider.to_owned(), message.into());
-        Self::Provider { provider, failure, message, param: None }
+        Self::Provider { provider, failure, message, param: None, tries: 1 }
     }
+}
+
+fn said(tries: u32) -> String {
+    if tries > 1 { format!(" (after {tries} tries)") } else { String::new() }
 }
 
 impl ServiceError for Error {
@@ -142,8 +193,8 @@ mod tests {
             (422, Failure::BadRequest),
             (429, Failure::RateLimited { retry_after: wait }),
             (500, Failure::Unavailable),
-            (503, Failure::Unavailable),
-            (529, Failure::Unavailable),
+            (503, Failure::Overloaded),
+            (529, Failure::Overloaded),
         ] {
             assert_eq!(Failure::of_status(status, wait), failure, "{status}");
         }

@@ -1,23 +1,29 @@
 //! model-proxy: one model call, done right.
 //!
 //! Read in this order: `rpc` answers the RPCs, `wire` checks what they carry,
-//! `models` finds who serves a model, `provider` translates to its dialect,
-//! `transport` speaks to it, `local` computes the embedded models.
+//! `models` finds who serves a model, `call` makes the tries (`retry`, `health`),
+//! `exchange` is one of them, `provider` translates to its dialect, `transport`
+//! speaks to it, `usage` and `price` count, `local` computes the embedded models.
 //!
 //! Invariant: nothing is kept beyond a call; any machine can serve any call.
 
+pub mod call;
 pub mod config;
 pub mod error;
 pub mod estimate;
+pub mod exchange;
+pub mod health;
 #[cfg(feature = "local")]
 pub mod local;
 pub mod meter;
 pub mod models;
 pub mod price;
 pub mod provider;
+pub mod retry;
 pub mod rpc;
 pub mod sse;
 pub mod transport;
+pub mod usage;
 pub mod wire;
 
 pub use config::Config;

@@ -7,21 +7,22 @@ use crate::error::Error;
 use mesh::error::ServiceError as _;
 use metrics::{counter, histogram};
 use skein_proto::model::v1::Usage;
+use std::sync::Arc;
 use tokio::time::Instant;
 
 pub struct Meter {
-    provider: &'static str,
+    provider: Arc<str>,
     begun: Instant,
     outcome: &'static str,
 }
 
 impl Meter {
-    pub fn start(provider: &'static str) -> Self {
-        Self { provider, begun: Instant::now(), outcome: "cancelled" }
+    pub fn start(provider: &Arc<str>) -> Self {
+        Self { provider: Arc::clone(provider), begun: Instant::now(), outcome: "cancelled" }
     }
 
     pub fn first_event(&self) {
-        histogram!("skein_model_first_token_seconds", "provider" => self.provider)
+        histogram!("skein_model_first_token_seconds", "provider" => Arc::clone(&self.provider))
             .record(self.begun.elapsed().as_secs_f64());
     }
 
@@ -34,11 +35,12 @@ impl Meter {
             ("cache_write", usage.input_cache_write),
             ("output", usage.output),
         ] {
-            counter!("skein_model_tokens_total", "provider" => self.provider, "class" => class)
+            counter!("skein_model_tokens_total", "provider" => Arc::clone(&self.provider), "class" => class)
                 .increment(u64::try_from(tokens).unwrap_or_default());
         }
         if usage.estimated {
-            counter!("skein_model_usage_missing_total", "provider" => self.provider).increment(1);
+            counter!("skein_model_usage_missing_total", "provider" => Arc::clone(&self.provider))
+                .increment(1);
         }
     }
 
@@ -49,9 +51,9 @@ impl Meter {
 
 impl Drop for Meter {
     fn drop(&mut self) {
-        counter!("skein_model_calls_total", "provider" => self.provider, "outcome" => self.outcome)
+        counter!("skein_model_calls_total", "provider" => Arc::clone(&self.provider), "outcome" => self.outcome)
             .increment(1);
-        histogram!("skein_model_call_seconds", "provider" => self.provider)
+        histogram!("skein_model_call_seconds", "provider" => Arc::clone(&self.provider))
             .record(self.begun.elapsed().as_secs_f64());
     }
 }

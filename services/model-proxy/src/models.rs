@@ -5,11 +5,15 @@
 //! - A name that is not known is answered with the nearest ones that are.
 
 use crate::{
-    config::Config,
+    call::{Begun, Caller, Target},
+    config::{Config, Timers},
     error::Error,
+    estimate,
+    health::Health,
     price::Prices,
     provider::{self, Event, Provider},
-    transport::{Events, Transport},
+    transport::Transport,
+    usage::Tally,
 };
 use futures_util::StreamExt as _;
 use skein_proto::model::v1::{
@@ -30,8 +34,8 @@ const LIST_AGE: Duration = Duration::from_secs(300);
 const LIST_WAIT: Duration = Duration::from_secs(3);
 
 pub struct Models {
-    providers: Vec<Arc<dyn Provider>>,
-    transport: Option<Transport>,
+    providers: Vec<(Arc<dyn Provider>, Timers)>,
+    caller: Option<Caller>,
     prices: Arc<Prices>,
     listed: Mutex<Option<(Instant, Vec<Model>)>>,
     #[cfg(feature = "local")]
@@ -40,7 +44,7 @@ pub struct Models {
 
 /// A model's name in its two parts.
 pub struct Name {
-    pub provider: &'static str,
+    pub provider: Arc<str>,
     pub id: String,
 }
 
@@ -48,17 +52,14 @@ impl Models {
     pub fn new(config: &Config) -> Result<Self, Error> {
         let providers = provider::registry(config)?;
         // Without a provider no certificates are looked for.
-        let transport = if providers.is_empty() {
-            None
-        } else {
-            let transport = Transport::new(config.timers);
-            Some(transport.map_err(|error| Error::Local(format!("set up HTTPS client: {error}")))?)
-        };
+        let caller = (!providers.is_empty()).then(|| caller(config, &providers)).transpose()?;
+        let timers = config.providers.iter().map(|settings| settings.timers);
+        let providers = providers.into_iter().zip(timers).collect();
         let prices =
             Prices::known().map_err(|error| Error::Local(format!("read prices: {error}")))?;
         Ok(Self {
             providers,
-            transport,
+            caller,
             prices: Arc::new(prices),
             listed: Mutex::new(None),
             #[cfg(feature = "local")]
@@ -76,35 +77,37 @@ impl Models {
         if provider == local::PROVIDER
             && [local::EXTRACTIVE, local::MINILM, local::SMOLLM2].contains(&id)
         {
-            return Ok(Name { provider: local::PROVIDER, id: id.to_owned() });
+            return Ok(Name { provider: local::PROVIDER.into(), id: id.to_owned() });
         }
         if !id.is_empty()
-            && let Some(found) = self.providers.iter().find(|known| known.name() == provider)
+            && let Some(found) = self.providers.iter().find(|known| &**known.0.name() == provider)
         {
-            return Ok(Name { provider: found.name(), id: id.to_owned() });
+            return Ok(Name { provider: Arc::clone(found.0.name()), id: id.to_owned() });
         }
         let known = self.list().await;
         Err(Error::UnknownModel(unknown(model, known.iter().map(|model| model.id.as_str()))))
     }
 
-    pub async fn generate(&self, name: &Name, request: GenerateRequest) -> Result<Events, Error> {
-        let events = match self.remote(name) {
-            Some((provider, transport)) => {
-                let wire = provider.generate(&name.id, &request)?;
-                transport.stream(provider, wire, provider.decoder(&request)).await?
+    pub async fn generate(&self, name: &Name, request: GenerateRequest) -> Result<Begun, Error> {
+        let input = estimate::request(&request);
+        let mut begun = match self.remote(name) {
+            Some((target, caller)) => {
+                let ask = || target.provider.generate(&name.id, &request);
+                caller.stream(&target, ask).await?
             }
             None => self.generate_here(name, request).await?,
         };
-        let (prices, model) = (Arc::clone(&self.prices), name.full());
-        Ok(Box::pin(events.map(move |event| {
+        let mut tally = Tally::new(Arc::clone(&self.prices), name.full(), input);
+        begun.events = Box::pin(begun.events.map(move |event| {
             let mut event = event?;
-            if let Event::Finished(finished) = &mut event
-                && let Some(usage) = &mut finished.usage
-            {
-                usage.cost = Some(prices.cost(&model, usage));
+            match &mut event {
+                Event::Delta(delta) => tally.delta(delta),
+                Event::Finished(finished) => tally.finish(finished),
+                Event::Progress(_) | Event::Image(_) => {}
             }
             Ok(event)
-        })))
+        }));
+        Ok(begun)
     }
 
     pub async fn embed(
@@ -112,18 +115,23 @@ impl Models {
         name: &Name,
         request: EmbedRequest,
     ) -> Result<(Vec<Embedding>, Usage), Error> {
-        let (embeddings, mut usage) = match self.remote(name) {
-            Some((provider, transport)) => {
-                let wire = provider.embed(&name.id, &request)?;
-                let body = transport.whole(provider, wire, None).await?;
-                let mut embedded = provider.embedded(&request, &body)?;
-                if embedded.usage.estimated {
-                    embedded.usage.input_uncached = estimate(&request);
-                }
+        let (embeddings, usage) = match self.remote(name) {
+            Some((target, caller)) => {
+                let ask = || target.provider.embed(&name.id, &request);
+                let body = caller.document(&target, ask).await?;
+                let embedded = target.provider.embedded(&request, &body)?;
                 (embedded.embeddings, embedded.usage)
             }
-            None => self.embed_here(name, request).await?,
+            None => {
+                let (embeddings, usage) = self.embed_here(name, request.clone()).await?;
+                (embeddings, Some(usage))
+            }
         };
+        let mut usage = usage.unwrap_or_else(|| Usage {
+            input_uncached: embed_estimate(&request),
+            estimated: true,
+            ..Usage::default()
+        });
         usage.cost = Some(self.prices.cost(&name.full(), &usage));
         Ok((embeddings, usage))
     }
@@ -139,7 +147,7 @@ impl Models {
     /// What the providers say they have; a provider that does not answer in
     /// time is listed as it was before.
     async fn list_remote(&self) -> Vec<Model> {
-        let Some(transport) = &self.transport else { return Vec::new() };
+        let Some(caller) = &self.caller else { return Vec::new() };
         let mut listed = self.listed.lock().await;
         if let Some((at, models)) = listed.as_ref()
             && at.elapsed() < LIST_AGE
@@ -147,11 +155,11 @@ impl Models {
             return models.clone();
         }
         let mut models = Vec::new();
-        for provider in &self.providers {
-            match self.list_one(provider.as_ref(), transport).await {
+        for (provider, timers) in &self.providers {
+            match self.list_one(provider, *timers, caller).await {
                 Ok(found) => models.extend(found),
                 Err(error) => {
-                    tracing::warn!(provider = provider.name(), %error, "cannot list models");
+                    tracing::warn!(provider = %provider.name(), %error, "cannot list models");
                     return listed.as_ref().map(|(_, models)| models.clone()).unwrap_or_default();
                 }
             }
@@ -162,10 +170,13 @@ impl Models {
 
     async fn list_one(
         &self,
-        provider: &dyn Provider,
-        transport: &Transport,
+        provider: &Arc<dyn Provider>,
+        timers: Timers,
+        caller: &Caller,
     ) -> Result<Vec<Model>, Error> {
-        let body = transport.whole(provider, provider.list()?, Some(LIST_WAIT)).await?;
+        let timers = Timers { total: timers.total.min(LIST_WAIT), ..timers };
+        let target = Target { provider: Arc::clone(provider), model: String::new(), timers };
+        let body = caller.document(&target, || provider.list()).await?;
         let mut models = provider.listed(&body)?;
         for model in &mut models {
             model.health = ModelHealth::Up.into();
@@ -180,13 +191,15 @@ impl Models {
         Ok(models)
     }
 
-    fn remote(&self, name: &Name) -> Option<(&dyn Provider, &Transport)> {
-        let provider = self.providers.iter().find(|known| known.name() == name.provider)?;
-        Some((provider.as_ref(), self.transport.as_ref()?))
+    fn remote(&self, name: &Name) -> Option<(Target, &Caller)> {
+        let (provider, timers) =
+            self.providers.iter().find(|(known, _)| *known.name() == name.provider)?;
+        let (provider, model) = (Arc::clone(provider), name.id.clone());
+        Some((Target { provider, model, timers: *timers }, self.caller.as_ref()?))
     }
 
     #[cfg(feature = "local")]
-    async fn generate_here(&self, name: &Name, request: GenerateRequest) -> Result<Events, Error> {
+    async fn generate_here(&self, name: &Name, request: GenerateRequest) -> Result<Begun, Error> {
         if name.id == local::MINILM {
             return Err(Error::invalid(
                 "model",
@@ -194,7 +207,8 @@ impl Models {
             ));
         }
         local::check(&request)?;
-        self.local.generate(&name.id, request).await
+        let events = self.local.generate(&name.id, request).await?;
+        Ok(Begun { events, request_id: String::new(), tries: 1 })
     }
 
     #[cfg(feature = "local")]
@@ -211,7 +225,7 @@ impl Models {
     }
 
     #[cfg(not(feature = "local"))]
-    fn generate_here(&self, name: &Name, _: GenerateRequest) -> Ready<Result<Events, Error>> {
+    fn generate_here(&self, name: &Name, _: GenerateRequest) -> Ready<Result<Begun, Error>> {
         ready(Err(Error::UnknownModel(unknown(&name.full(), []))))
     }
 
@@ -225,15 +239,22 @@ impl Models {
     }
 }
 
+fn caller(config: &Config, providers: &[Arc<dyn Provider>]) -> Result<Caller, Error> {
+    let connect = config.providers.iter().map(|settings| settings.timers.connect).max();
+    let transport = Transport::new(connect.unwrap_or_default())
+        .map_err(|error| Error::Local(format!("set up HTTPS client: {error}")))?;
+    Ok(Caller::new(Arc::new(transport), Arc::new(Health::default()), config.call, providers))
+}
+
 impl Name {
     pub fn full(&self) -> String {
         format!("{}/{}", self.provider, self.id)
     }
 }
 
-fn estimate(request: &EmbedRequest) -> i64 {
+fn embed_estimate(request: &EmbedRequest) -> i64 {
     let tokens = |input: &Option<Input>| match input {
-        Some(Input::Text(text)) => crate::estimate::text(text),
+        Some(Input::Text(text)) => estimate::text(text),
         Some(Input::Tokens(tokens)) => i64::try_from(tokens.ids.len()).unwrap_or(i64::MAX),
         None => 0,
     };

@@ -4,18 +4,26 @@
 //! - Translation is a pure function of its input, so each provider is covered
 //!   by pairs of files beside it: our request and theirs, their bytes and ours.
 //! - A decoder ends with exactly one `Finished`, or with an error.
+//! - No translator sees a key: [`Key`] is put on the request when it is sent.
 //!
-//! To add a provider: its file and folder here, and its line in [`registry`].
+//! To add a provider: its file and folder here, its settings in
+//! `config/providers`, and its line in [`registry`].
 
+mod headers;
 pub mod openai;
 
+pub use headers::{Quota, retry_after};
+
 use crate::{
-    config::Config,
+    config::{Config, Kind, ProviderSettings},
     error::{Error, Failure},
+    sse,
 };
 use bytes::Bytes;
+use mesh::config::Secret;
 use skein_proto::model::v1::{
-    Delta, EmbedRequest, Embedding, Finished, GenerateRequest, Model, Usage,
+    Delta, EmbedRequest, Embedding, Finished, GenerateImageRequest, GenerateRequest, ImageDone,
+    ImageProgress, Model, Usage,
 };
 use std::{sync::Arc, time::Duration};
 
@@ -23,77 +31,140 @@ use std::{sync::Arc, time::Duration};
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     Delta(Delta),
-    /// The last one. Its cost is filled in by whoever knows prices.
+    Progress(ImageProgress),
+    Image(ImageDone),
+    /// The last one. `usage` is absent if the provider never told it; usage and
+    /// cost are completed by whoever knows tokenizers and prices.
     Finished(Finished),
+}
+
+/// A request, without a key, and what will read the answer to it.
+pub struct Ask {
+    pub request: http::Request<Bytes>,
+    pub decoder: Box<dyn Decoder>,
+}
+
+/// A key of a provider as it goes onto a request.
+#[derive(Clone)]
+pub struct Key {
+    /// What it is called where the key itself must not appear: `1`, `2`, …
+    pub label: Arc<str>,
+    /// Absent for servers that want no key.
+    header: Option<(http::HeaderName, http::HeaderValue)>,
+}
+
+impl Key {
+    /// `Authorization: Bearer <secret>`.
+    pub fn bearer(position: usize, secret: &Secret, variable: &str) -> Result<Self, Error> {
+        let value = format!("Bearer {}", secret.expose());
+        Self::header(position, http::header::AUTHORIZATION, &value, variable)
+    }
+
+    /// A header of the provider's own; `variable` is where the key came from.
+    pub fn header(
+        position: usize,
+        name: http::HeaderName,
+        value: &str,
+        variable: &str,
+    ) -> Result<Self, Error> {
+        let mut value = http::HeaderValue::try_from(value)
+            .map_err(|_| Error::invalid(variable, "holds a character that no header may"))?;
+        value.set_sensitive(true);
+        Ok(Self { label: (position + 1).to_string().into(), header: Some((name, value)) })
+    }
+
+    pub fn none() -> Self {
+        Self { label: "1".into(), header: None }
+    }
+
+    pub fn put(&self, headers: &mut http::HeaderMap) {
+        if let Some((name, value)) = &self.header {
+            headers.insert(name.clone(), value.clone());
+        }
+    }
 }
 
 pub trait Provider: Send + Sync {
     /// The part before the slash in a model's name.
-    fn name(&self) -> &'static str;
-    fn generate(
-        &self,
-        model: &str,
-        request: &GenerateRequest,
-    ) -> Result<http::Request<Bytes>, Error>;
-    /// A fresh decoder for the answer to `request`.
-    fn decoder(&self, request: &GenerateRequest) -> Box<dyn Decoder>;
-    fn embed(&self, model: &str, request: &EmbedRequest) -> Result<http::Request<Bytes>, Error>;
-    fn embedded(&self, request: &EmbedRequest, body: &[u8]) -> Result<Embedded, Error>;
+    fn name(&self) -> &Arc<str>;
+    /// At least one.
+    fn keys(&self) -> &[Key];
+    /// Whether a request that was sent, and of which nothing came back, may be
+    /// sent again: it may have been carried out.
+    fn repeats_blindly(&self) -> bool {
+        true
+    }
+    fn generate(&self, model: &str, request: &GenerateRequest) -> Result<Ask, Error>;
+    fn image(&self, model: &str, _: &GenerateImageRequest) -> Result<Ask, Error> {
+        Err(unable(self.name(), model, "makes no pictures"))
+    }
+    fn embed(&self, model: &str, _: &EmbedRequest) -> Result<http::Request<Bytes>, Error> {
+        Err(unable(self.name(), model, "embeds nothing"))
+    }
+    fn embedded(&self, _: &EmbedRequest, _: &[u8]) -> Result<Embedded, Error> {
+        Err(Error::provider(self.name(), Failure::Malformed, "nothing was asked"))
+    }
     fn list(&self) -> Result<http::Request<Bytes>, Error>;
     fn listed(&self, body: &[u8]) -> Result<Vec<Model>, Error>;
     /// What an error answer means. `failure` is what its status line says.
     fn refusal(&self, failure: Failure, body: &[u8]) -> Error;
+    /// What the headers of an answer say is left of a key's allowance.
+    fn quota(&self, headers: &http::HeaderMap) -> Quota {
+        Quota::of(headers)
+    }
 }
 
 /// Fed one server-sent event at a time.
 pub trait Decoder: Send {
-    fn push(&mut self, data: &str, out: &mut Vec<Event>) -> Result<(), Error>;
-    /// The bytes have ended.
+    fn push(&mut self, event: &sse::Event, out: &mut Vec<Event>) -> Result<(), Error>;
+    /// The bytes have ended, in whatever way.
     fn end(&mut self, out: &mut Vec<Event>) -> Result<(), Error>;
     /// The whole answer in one document, from a server that does not stream.
     fn whole(&mut self, body: &[u8], out: &mut Vec<Event>) -> Result<(), Error>;
+    /// Where the answer goes on after a body that has ended without the last
+    /// event: asked after `end` or `whole`.
+    fn follow(&mut self) -> Option<Follow> {
+        None
+    }
+    /// What the provider must be told if nobody waits for the rest any more.
+    fn abandon(&self) -> Option<http::Request<Bytes>> {
+        None
+    }
+}
+
+/// The next request of the same answer. It gets the first one's key only if it
+/// goes to the first one's host or to a sibling of it.
+pub struct Follow {
+    pub request: http::Request<Bytes>,
+    pub after: Duration,
 }
 
 pub struct Embedded {
     pub embeddings: Vec<Embedding>,
-    pub usage: Usage,
+    /// Absent if the provider did not say.
+    pub usage: Option<Usage>,
 }
 
 /// The providers that the configuration has a key or an address for.
 pub fn registry(config: &Config) -> Result<Vec<Arc<dyn Provider>>, Error> {
-    let mut providers: Vec<Arc<dyn Provider>> = Vec::new();
-    if let Some(settings) = &config.openai {
-        providers.push(Arc::new(openai::OpenAi::new(settings)?));
-    }
-    Ok(providers)
+    config
+        .providers
+        .iter()
+        .map(|settings| {
+            Ok(match settings.kind {
+                Kind::OpenAi => Arc::new(openai::OpenAi::new(settings)?) as Arc<dyn Provider>,
+            })
+        })
+        .collect()
 }
 
-/// How long an error answer asks to wait; `retry-after-ms` is finer.
-pub fn retry_after(headers: &http::HeaderMap) -> Option<Duration> {
-    let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<f64>().ok();
-    let seconds =
-        number("retry-after-ms").map(|ms| ms / 1000.0).or_else(|| number("retry-after"))?;
-    Duration::try_from_secs_f64(seconds).ok()
+fn bearers(settings: &ProviderSettings) -> Result<Vec<Key>, Error> {
+    let keys = settings.keys.iter().enumerate();
+    let keys = keys.map(|(position, key)| Key::bearer(position, key, settings.variable));
+    let keys: Vec<Key> = keys.collect::<Result<_, _>>()?;
+    Ok(if keys.is_empty() { vec![Key::none()] } else { keys })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_wait_is_read_in_either_unit() {
-        let read = |pairs: &[(&'static str, &'static str)]| {
-            let headers = pairs.iter().map(|(name, value)| {
-                (http::HeaderName::from_static(name), http::HeaderValue::from_static(value))
-            });
-            retry_after(&headers.collect())
-        };
-        assert_eq!(read(&[("retry-after", "7")]), Some(Duration::from_secs(7)));
-        assert_eq!(
-            read(&[("retry-after-ms", "250"), ("retry-after", "1")]),
-            Some(Duration::from_millis(250))
-        );
-        assert_eq!(read(&[("retry-after", "soon")]), None);
-        assert_eq!(read(&[("retry-after", "-1")]), None);
-    }
+fn unable(provider: &str, model: &str, what: &str) -> Error {
+    Error::invalid("model", format!("{provider}/{model} {what}"))
 }

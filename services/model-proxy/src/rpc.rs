@@ -7,16 +7,16 @@
 //! - Neither prompts nor answers are logged.
 
 use crate::{
+    call::Events,
     error::Error,
     meter::Meter,
     models::{Models, Name},
     provider::Event,
-    transport::Events,
     wire,
 };
 use futures_util::{Stream, StreamExt as _, stream};
 use mesh::{
-    error::{to_status, unimplemented},
+    error::{already_retried, to_status, unimplemented},
     identity::Identity,
 };
 use skein_proto::model::v1::{
@@ -39,40 +39,42 @@ impl ModelRpc {
         Self { models, identity }
     }
 
-    fn started(&self, call_id: String, name: &Name) -> GenerateResponse {
-        let started = Started {
+    fn started(&self, call_id: String, name: &Name) -> Started {
+        Started {
             call_id,
             model: name.full(),
-            provider: name.provider.to_owned(),
+            provider: name.provider.as_ref().to_owned(),
             region: self.identity.region.clone(),
             machine: self.identity.machine.clone(),
             ..Started::default()
-        };
-        GenerateResponse { event: Some(generate_response::Event::Started(started)) }
+        }
     }
 
     async fn begin(&self, request: GenerateRequest) -> Result<Answers<GenerateResponse>, Error> {
         wire::generate(&request)?;
         let name = self.models.find(&request.model).await?;
-        let started = self.started(request.call_id.clone(), &name);
-        let mut meter = Meter::start(name.provider);
-        let events = self.models.generate(&name, request).await;
-        let events = events.inspect_err(|error| meter.failed(error))?;
+        let mut started = self.started(request.call_id.clone(), &name);
+        let mut meter = Meter::start(&name.provider);
+        let begun = self.models.generate(&name, request).await;
+        let begun = begun.inspect_err(|error| meter.failed(error))?;
         meter.first_event();
-        Ok(Box::pin(stream::iter([Ok(started)]).chain(answers(events, meter))))
+        started.provider_request_id = begun.request_id;
+        let event = Some(generate_response::Event::Started(started));
+        let started = stream::iter([Ok(GenerateResponse { event })]);
+        Ok(Box::pin(started.chain(answers(begun.events, meter))))
     }
 
     async fn embedded(&self, request: EmbedRequest) -> Result<EmbedResponse, Error> {
         wire::embed(&request)?;
         let name = self.models.find(&request.model).await?;
-        let mut meter = Meter::start(name.provider);
+        let mut meter = Meter::start(&name.provider);
         let answer = self.models.embed(&name, request).await;
         let (embeddings, usage) = answer.inspect_err(|error| meter.failed(error))?;
         meter.finished(Some(&usage));
         Ok(EmbedResponse {
             embeddings,
             model: name.full(),
-            provider: name.provider.to_owned(),
+            provider: name.provider.as_ref().to_owned(),
             region: self.identity.region.clone(),
             usage: Some(usage),
         })
@@ -85,6 +87,8 @@ fn answers(events: Events, meter: Meter) -> impl Stream<Item = Result<GenerateRe
         let (mut events, mut meter) = state?;
         let event = match events.next().await? {
             Ok(Event::Delta(delta)) => generate_response::Event::Delta(delta),
+            // Of calls for pictures, which `Generate` makes none of.
+            Ok(Event::Progress(_) | Event::Image(_)) => return Some((Err(pictures()), None)),
             Ok(Event::Finished(finished)) => {
                 meter.finished(finished.usage.as_ref());
                 let event = Some(generate_response::Event::Finished(finished));
@@ -92,11 +96,20 @@ fn answers(events: Events, meter: Meter) -> impl Stream<Item = Result<GenerateRe
             }
             Err(error) => {
                 meter.failed(&error);
-                return Some((Err(to_status(&error)), None));
+                return Some((Err(status(&error)), None));
             }
         };
         Some((Ok(GenerateResponse { event: Some(event) }), Some((events, meter))))
     })
+}
+
+fn pictures() -> Status {
+    to_status(&Error::Local("a chat brought a picture".to_owned()))
+}
+
+fn status(error: &Error) -> Status {
+    let status = to_status(error);
+    if error.was_retried() { already_retried(&status) } else { status }
 }
 
 #[tonic::async_trait]
@@ -109,7 +122,7 @@ impl ModelService for ModelRpc {
         request: Request<GenerateRequest>,
     ) -> Result<Response<Self::GenerateStream>, Status> {
         let answers = self.begin(request.into_inner()).await;
-        answers.map(Response::new).map_err(|error| to_status(&error))
+        answers.map(Response::new).map_err(|error| status(&error))
     }
 
     async fn embed(
@@ -117,7 +130,7 @@ impl ModelService for ModelRpc {
         request: Request<EmbedRequest>,
     ) -> Result<Response<EmbedResponse>, Status> {
         let answer = self.embedded(request.into_inner()).await;
-        answer.map(Response::new).map_err(|error| to_status(&error))
+        answer.map(Response::new).map_err(|error| status(&error))
     }
 
     async fn generate_image(

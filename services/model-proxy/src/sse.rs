@@ -9,9 +9,14 @@
 /// Longest event taken; a picture in base64 may travel as one.
 pub const MAX_EVENT: usize = 32 << 20;
 
-/// The `data` of one event, its lines joined by `\n`; other fields of the
-/// format carry nothing that the dialects we speak need.
-pub type Data = String;
+/// One event: `data` has its lines joined by `\n`; `name` is empty where the
+/// stream gives none, and `id` is the last one that the stream gave.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Event {
+    pub name: String,
+    pub id: String,
+    pub data: String,
+}
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Broken {
@@ -25,13 +30,15 @@ pub enum Broken {
 pub struct Parser {
     line: Vec<u8>,
     data: Option<String>,
+    name: String,
+    id: String,
     after_cr: bool,
     begun: bool,
 }
 
 impl Parser {
     /// Takes the next piece and appends the events it completes.
-    pub fn push(&mut self, mut bytes: &[u8], out: &mut Vec<Data>) -> Result<(), Broken> {
+    pub fn push(&mut self, mut bytes: &[u8], out: &mut Vec<Event>) -> Result<(), Broken> {
         while !bytes.is_empty() {
             // The LF of a CRLF whose CR ended the last line.
             if std::mem::take(&mut self.after_cr) && bytes[0] == b'\n' {
@@ -58,29 +65,37 @@ impl Parser {
         Ok(())
     }
 
-    fn end_line(&mut self, out: &mut Vec<Data>) -> Result<(), Broken> {
+    fn end_line(&mut self, out: &mut Vec<Event>) -> Result<(), Broken> {
         let line = std::mem::take(&mut self.line);
         let text = std::str::from_utf8(&line).map_err(|_| Broken::NotUtf8)?;
         let text = if self.begun { text } else { text.strip_prefix('\u{feff}').unwrap_or(text) };
         self.begun = true;
         if text.is_empty() {
-            out.extend(self.data.take());
-        } else if let Some(value) =
-            text.strip_prefix("data:").or_else(|| (text == "data").then_some(""))
-        {
-            let value = value.strip_prefix(' ').unwrap_or(value);
-            match &mut self.data {
-                Some(data) => {
-                    data.push('\n');
-                    data.push_str(value);
-                }
-                None => self.data = Some(value.to_owned()),
-            }
+            let name = std::mem::take(&mut self.name);
+            out.extend(self.data.take().map(|data| Event { name, id: self.id.clone(), data }));
+        } else {
+            let (field, value) = text.split_once(':').unwrap_or((text, ""));
+            self.field(field, value.strip_prefix(' ').unwrap_or(value));
         }
         // Keep the buffer's memory for the next line.
         self.line = line;
         self.line.clear();
         Ok(())
+    }
+
+    fn field(&mut self, field: &str, value: &str) {
+        match field {
+            "data" => match &mut self.data {
+                Some(data) => {
+                    data.push('\n');
+                    data.push_str(value);
+                }
+                None => self.data = Some(value.to_owned()),
+            },
+            "event" => value.clone_into(&mut self.name),
+            "id" if !value.contains('\0') => value.clone_into(&mut self.id),
+            _ => {} // comments, `retry` and what the format does not know
+        }
     }
 }
 
@@ -88,19 +103,20 @@ impl Parser {
 mod tests {
     use super::*;
 
-    fn parse(pieces: &[&[u8]]) -> Vec<Data> {
+    fn parse(pieces: &[&[u8]]) -> Vec<(String, String, String)> {
         let (mut parser, mut out) = (Parser::default(), Vec::new());
         for piece in pieces {
             parser.push(piece, &mut out).unwrap();
         }
-        out
+        out.into_iter().map(|event| (event.name, event.id, event.data)).collect()
     }
 
     #[test]
     fn events_do_not_depend_on_the_split() {
         let stream = "\u{feff}: hello\r\ndata: {\"é\":1}\r\n\r\nevent: x\ndata:a\ndata: b\n\n\
                       id: 3\rdata: 雁\r\rdata\n\ndata: cut";
-        let expected = ["{\"é\":1}", "a\nb", "雁", ""];
+        let expected = [("", "", "{\"é\":1}"), ("x", "", "a\nb"), ("", "3", "雁"), ("", "3", "")];
+        let expected = expected.map(|(name, id, data)| (name.into(), id.into(), data.into()));
         for split in 0..=stream.len() {
             let (head, tail) = stream.as_bytes().split_at(split);
             assert_eq!(parse(&[head, tail]), expected, "split at {split}");

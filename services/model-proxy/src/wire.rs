@@ -173,7 +173,8 @@ mod tests {
     use skein_proto::model::v1::{ContentPart, EmbedInput, TokenIds};
 
     fn asked() -> GenerateRequest {
-        let content = vec![ContentPart { part: Some(Part::Text("hi".into())) }];
+        let content =
+            vec![ContentPart { part: Some(Part::Text("hi".into())), ..ContentPart::default() }];
         let message = Message { role: Role::User.into(), content, ..Message::default() };
         GenerateRequest { messages: vec![message], ..GenerateRequest::default() }
     }

@@ -104,15 +104,19 @@ fn without(run: &mut Run, reason: &str) {
 pub fn add(one: Usage, other: Usage) -> Usage {
     let cost = |usage: &Usage| usage.cost.and_then(|cost| cost.nano_usd);
     let sum = cost(&one).zip(cost(&other)).map(|(one, other)| one.saturating_add(other));
+    let both = |count: fn(&Usage) -> i64| count(&one).saturating_add(count(&other));
     Usage {
-        input_uncached: one.input_uncached.saturating_add(other.input_uncached),
-        input_cache_read: one.input_cache_read.saturating_add(other.input_cache_read),
-        input_cache_write: one.input_cache_write.saturating_add(other.input_cache_write),
-        output: one.output.saturating_add(other.output),
-        output_reasoning: one.output_reasoning.saturating_add(other.output_reasoning),
-        input_audio: one.input_audio.saturating_add(other.input_audio),
-        output_audio: one.output_audio.saturating_add(other.output_audio),
-        images: one.images.saturating_add(other.images),
+        input_uncached: both(|usage| usage.input_uncached),
+        input_cache_read: both(|usage| usage.input_cache_read),
+        input_cache_write: both(|usage| usage.input_cache_write),
+        input_cache_write_hour: both(|usage| usage.input_cache_write_hour),
+        input_audio: both(|usage| usage.input_audio),
+        input_image: both(|usage| usage.input_image),
+        output: both(|usage| usage.output),
+        output_reasoning: both(|usage| usage.output_reasoning),
+        output_audio: both(|usage| usage.output_audio),
+        output_image: both(|usage| usage.output_image),
+        images: both(|usage| usage.images),
         estimated: one.estimated || other.estimated,
         cost: Some(Cost { nano_usd: sum }),
     }

@@ -152,7 +152,7 @@ impl Http {
 
 impl Grpc {
     async fn connect(target: &Target) -> Result<Self, Failure> {
-        let part = ContentPart { part: Some(Part::Text(question())) };
+        let part = ContentPart { part: Some(Part::Text(question())), ..ContentPart::default() };
         let message =
             Message { role: Role::User.into(), content: vec![part], ..Message::default() };
         let request = GenerateRequest {

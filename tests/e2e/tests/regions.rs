@@ -34,7 +34,7 @@ async fn two_regions() -> Option<(Mesh, providers::openai::Fake)> {
 }
 
 fn ask(model: &str) -> CreateRunRequest {
-    let part = ContentPart { part: Some(Part::Text("hello".to_owned())) };
+    let part = ContentPart { part: Some(Part::Text("hello".to_owned())), ..ContentPart::default() };
     let input = Message { role: Role::User.into(), content: vec![part], ..Message::default() };
     CreateRunRequest { input: vec![input], model: model.to_owned(), ..CreateRunRequest::default() }
 }

@@ -38,7 +38,10 @@ pub(super) fn request(wanted: &Conversation, question: String) -> CreateRunReque
         agent: wanted.agent.clone().unwrap_or_default(),
         input: vec![Message {
             role: Role::User.into(),
-            content: vec![ContentPart { part: Some(Part::Text(question)) }],
+            content: vec![ContentPart {
+                part: Some(Part::Text(question)),
+                ..ContentPart::default()
+            }],
             ..Message::default()
         }],
         limits: wanted.top_k.map(|top_k| RunLimits { top_k, ..RunLimits::default() }),

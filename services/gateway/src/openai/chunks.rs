@@ -162,7 +162,7 @@ impl Encoder {
             serde_json::from_str(&finished.extra_json).unwrap_or_default();
         for choice in &finished.choices {
             self.begin(choice.index, None, &mut Fields::default(), out);
-            let reason = Some(usage::finish_reason(*choice));
+            let reason = Some(usage::finish_reason(choice));
             let last =
                 ChunkChoice { index: choice.index, finish_reason: reason, ..Default::default() };
             self.write(extra.clone(), &[last], None, out);

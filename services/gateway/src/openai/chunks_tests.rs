@@ -50,7 +50,11 @@ fn events(chunks: &[Value]) -> Vec<Event> {
                         "length" => FinishReason::Length,
                         _ => FinishReason::Stop,
                     };
-                    finished.choices.push(Choice { index, finish_reason: finish_reason.into() });
+                    finished.choices.push(Choice {
+                        index,
+                        finish_reason: finish_reason.into(),
+                        ..Choice::default()
+                    });
                 }
                 continue;
             };
@@ -120,7 +124,7 @@ fn our_chunks_are_openais_byte_for_byte() {
 fn without_being_asked_no_chunk_mentions_usage() {
     let mut encoder = Encoder::new(&Started::default(), 0, false);
     let mut out = String::new();
-    let choices = vec![Choice { index: 0, finish_reason: FinishReason::Stop.into() }];
+    let choices = vec![Choice { finish_reason: FinishReason::Stop.into(), ..Choice::default() }];
     encoder.push(Event::Finished(Finished { choices, ..Finished::default() }), &mut out);
     assert!(!out.contains("usage"), "{out}");
     let events: Vec<_> = out.split_terminator("\n\n").collect();

@@ -45,11 +45,12 @@ pub(super) fn read(value: Value, path: &str) -> Result<Message, Refusal> {
     }
     let name = fields.text("name")?.unwrap_or_default();
     fields.nothing_else(&ECHOED)?;
-    Ok(Message { role: role.into(), content, name, tool_calls, tool_call_id, refusal })
+    let extra_json = String::new();
+    Ok(Message { role: role.into(), content, name, tool_calls, tool_call_id, refusal, extra_json })
 }
 
 fn content_parts(content: Value, path: &str) -> Result<Vec<ContentPart>, Refusal> {
-    let part = |part| ContentPart { part: Some(part) };
+    let part = |part| ContentPart { part: Some(part), ..ContentPart::default() };
     match content {
         Value::String(text) => Ok(vec![part(Part::Text(text))]),
         Value::Array(parts) => parts

@@ -40,7 +40,7 @@ fn tool(value: Value, path: &str) -> Result<ToolDefinition, Refusal> {
     let strict = function.flag("strict")?.unwrap_or_default();
     function.nothing_else(&[])?;
     tool.nothing_else(&[])?;
-    Ok(ToolDefinition { name, description, parameters_json, strict })
+    Ok(ToolDefinition { name, description, parameters_json, strict, ..ToolDefinition::default() })
 }
 
 pub(super) fn choice(fields: &mut Fields) -> Result<Option<ToolChoice>, Refusal> {
@@ -93,6 +93,7 @@ fn schema(value: Value) -> Result<JsonSchema, Refusal> {
     let name = inner.required_text("name")?;
     let schema_json = inner.take("schema").map(|schema| schema.to_string()).unwrap_or_default();
     let strict = inner.flag("strict")?.unwrap_or_default();
-    inner.nothing_else(&["description"])?;
-    Ok(JsonSchema { name, schema_json, strict })
+    let description = inner.text("description")?.unwrap_or_default();
+    inner.nothing_else(&[])?;
+    Ok(JsonSchema { name, schema_json, strict, description })
 }

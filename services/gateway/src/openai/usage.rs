@@ -109,7 +109,7 @@ pub fn citation(citation: v1::Citation) -> Citation {
     }
 }
 
-pub fn finish_reason(choice: v1::Choice) -> &'static str {
+pub fn finish_reason(choice: &v1::Choice) -> &'static str {
     match choice.finish_reason() {
         v1::FinishReason::Length => "length",
         v1::FinishReason::ToolCalls => "tool_calls",

@@ -56,7 +56,7 @@ impl Gathered {
                     "index": end.index,
                     "message": choice.message(),
                     "logprobs": logprobs,
-                    "finish_reason": usage::finish_reason(*end),
+                    "finish_reason": usage::finish_reason(end),
                 })
             })
             .collect();
@@ -173,7 +173,11 @@ mod tests {
         gathered.push(delta(1, call("", "", "{\"a\""), ""));
         gathered.push(delta(1, call("", "", ":1}"), ""));
         assert!(gathered.finished().is_none());
-        let end = |index, reason: FinishReason| v1::Choice { index, finish_reason: reason.into() };
+        let end = |index, reason: FinishReason| v1::Choice {
+            index,
+            finish_reason: reason.into(),
+            ..v1::Choice::default()
+        };
         gathered.push(Event::Finished(Finished {
             choices: vec![end(0, FinishReason::Stop), end(1, FinishReason::ToolCalls)],
             extra_json: r#"{"service_tier":"default","id":"theirs"}"#.into(),

@@ -88,7 +88,7 @@ pub(crate) fn usage() -> Usage {
 }
 
 pub(crate) fn finished(choices: u32, reason: FinishReason) -> Finished {
-    let choice = |index| Choice { index, finish_reason: reason.into() };
+    let choice = |index| Choice { index, finish_reason: reason.into(), ..Choice::default() };
     Finished {
         choices: (0..choices).map(choice).collect(),
         usage: Some(usage()),

@@ -80,11 +80,40 @@ async fn two(settings: &[(&str, &str)]) -> Option<(Running, Running, String)> {
     let mut all = vec![
         ("DATABASE_URL", url.as_str()),
         ("SKEIN_GATEWAY__KEY_POLL", "100ms"),
-        ("SKEIN_GATEWAY__HEARTBEAT", "100ms"),
+        // Three missed beats and a gateway is dead to the other: long enough for
+        // a machine that is busy with other tests.
+        ("SKEIN_GATEWAY__HEARTBEAT", "500ms"),
     ];
     all.extend_from_slice(settings);
     let (one, other) = (world::start(&all).await, world::start(&all).await);
+    counted(&url).await;
     Some((one, other, url))
+}
+
+/// Waits until both gateways have counted two: each beats once more after a
+/// beat of its own that began when both were there.
+async fn counted(url: &str) {
+    let mut open = sqlx::AnyConnection::connect(url).await.unwrap();
+    // No rows as long as the first one has not made the table.
+    let mut seen: Vec<Vec<i64>> = Vec::new();
+    let twice = async {
+        while seen.len() < 3 {
+            let rows =
+                sqlx::query_as::<_, (i64,)>("SELECT seen_at FROM gateway_machine ORDER BY id");
+            let beats: Vec<i64> = rows
+                .fetch_all(&mut open)
+                .await
+                .unwrap_or_default()
+                .into_iter()
+                .map(|(at,)| at)
+                .collect();
+            let later = |last: &Vec<i64>| beats.iter().zip(last).all(|(beat, last)| beat > last);
+            if beats.len() == 2 && seen.last().is_none_or(later) {
+                seen.push(beats);
+            }
+        }
+    };
+    timeout(SOON, twice).await.unwrap();
 }
 
 async fn known(running: &Running, secret: &str) {

@@ -11,7 +11,7 @@ use super::{
     queue::Queue,
     smollm2::{self, Smollm2},
 };
-use crate::{config::LocalSettings, error::Error, provider::Event, transport::Events};
+use crate::{call::Events, config::LocalSettings, error::Error, provider::Event};
 use futures_util::stream;
 use skein_proto::model::v1::{
     Capability, EmbedPurpose, EmbedRequest, Embedding, GenerateRequest, Model, ModelHealth, Price,

@@ -360,7 +360,7 @@ pub fn events(request: &GenerateRequest, quotes: &[Quote]) -> Vec<Event> {
         estimated: true,
         ..Usage::default()
     };
-    let choices = vec![Choice { index: 0, finish_reason: reason.into() }];
+    let choices = vec![Choice { finish_reason: reason.into(), ..Choice::default() }];
     let extra_json = r#"{"extractive":true}"#.to_owned();
     events.push(Event::Finished(Finished { choices, usage: Some(usage), extra_json }));
     events

@@ -9,7 +9,8 @@ const CHINESE: &str = include_str!("fixtures/harbour.zh.md");
 const START: u64 = 1000;
 
 fn request(question: &str, text: &str) -> GenerateRequest {
-    let content = vec![ContentPart { part: Some(Part::Text(question.to_owned())) }];
+    let content =
+        vec![ContentPart { part: Some(Part::Text(question.to_owned())), ..ContentPart::default() }];
     let half =
         text.match_indices("\n\n").map(|(at, _)| at).find(|at| *at >= text.len() / 2).unwrap_or(0);
     let passages = [(0, half), (half, text.len())].map(|(from, to)| Passage {

@@ -109,7 +109,7 @@ impl Smollm2 {
         }
         let input = i64::try_from(prompt.len()).unwrap_or(i64::MAX);
         let usage = Usage { input_uncached: input, output, ..Usage::default() };
-        let choices = vec![Choice { index: 0, finish_reason: reason.into() }];
+        let choices = vec![Choice { finish_reason: reason.into(), ..Choice::default() }];
         let finished = Finished { choices, usage: Some(usage), ..Finished::default() };
         let _ = job.events.blocking_send(Ok(Event::Finished(finished)));
         Ok(())

@@ -10,46 +10,37 @@ mod embeddings;
 mod plain;
 mod stream;
 
-use super::{Decoder, Embedded, Provider};
+use super::{Ask, Embedded, Key, Provider};
 use crate::{
-    config::OpenAiSettings,
+    config::ProviderSettings,
     error::{Error, Failure},
 };
 use bytes::Bytes;
 use serde_json::{Map, Value};
 use skein_proto::model::v1::{EmbedRequest, GenerateRequest, Model};
+use std::sync::Arc;
 
 const NAME: &str = "openai";
 
 pub struct OpenAi {
+    name: Arc<str>,
     base: String,
-    authorization: Option<http::HeaderValue>,
+    keys: Vec<Key>,
     /// api.openai.com refuses `max_tokens` for its newer models; most
     /// compatible servers know nothing else.
     max_tokens_field: &'static str,
 }
 
 impl OpenAi {
-    pub fn new(settings: &OpenAiSettings) -> Result<Self, Error> {
-        let base = settings.base_url.trim_end_matches('/').to_owned();
+    pub fn new(settings: &ProviderSettings) -> Result<Self, Error> {
+        let base = settings.base_url.clone();
         let uri: http::Uri = base.parse().map_err(|_| {
             Error::invalid("OPENAI_BASE_URL", format!("{base:?} is not an http(s) URL"))
         })?;
         let official = uri.host() == Some("api.openai.com");
-        let authorization = settings
-            .api_key
-            .as_ref()
-            .map(|key| {
-                let mut value = http::HeaderValue::try_from(format!("Bearer {}", key.expose()))
-                    .map_err(|_| {
-                        Error::invalid("OPENAI_API_KEY", "holds a character that no header may")
-                    })?;
-                value.set_sensitive(true);
-                Ok(value)
-            })
-            .transpose()?;
         let max_tokens_field = if official { "max_completion_tokens" } else { "max_tokens" };
-        Ok(Self { base, authorization, max_tokens_field })
+        let keys = super::bearers(settings)?;
+        Ok(Self { name: Arc::clone(&settings.name), base, keys, max_tokens_field })
     }
 
     fn request(
@@ -58,33 +49,27 @@ impl OpenAi {
         path: &str,
         body: Bytes,
     ) -> Result<http::Request<Bytes>, Error> {
-        let mut request = http::Request::builder()
+        let request = http::Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.base))
             .header(http::header::CONTENT_TYPE, "application/json");
-        if let Some(value) = &self.authorization {
-            request = request.header(http::header::AUTHORIZATION, value.clone());
-        }
         request.body(body).map_err(|error| malformed(format!("build request: {error}")))
     }
 }
 
 impl Provider for OpenAi {
-    fn name(&self) -> &'static str {
-        NAME
+    fn name(&self) -> &Arc<str> {
+        &self.name
     }
 
-    fn generate(
-        &self,
-        model: &str,
-        request: &GenerateRequest,
-    ) -> Result<http::Request<Bytes>, Error> {
+    fn keys(&self) -> &[Key] {
+        &self.keys
+    }
+
+    fn generate(&self, model: &str, request: &GenerateRequest) -> Result<Ask, Error> {
         let body = chat::body(model, request, self.max_tokens_field)?;
-        self.request(http::Method::POST, "/chat/completions", encode(body))
-    }
-
-    fn decoder(&self, request: &GenerateRequest) -> Box<dyn Decoder> {
-        Box::new(stream::Stream::new(crate::estimate::request(request)))
+        let request = self.request(http::Method::POST, "/chat/completions", encode(body))?;
+        Ok(Ask { request, decoder: Box::new(stream::Stream::default()) })
     }
 
     fn embed(&self, model: &str, request: &EmbedRequest) -> Result<http::Request<Bytes>, Error> {
@@ -140,7 +125,7 @@ fn refusal(failure: Failure, error: &Value) -> Error {
         _ => said.to_owned(),
     };
     let param = error["param"].as_str().map(str::to_owned);
-    Error::Provider { provider: NAME.to_owned(), failure, message, param }
+    Error::Provider { provider: NAME.to_owned(), failure, message, param, tries: 1 }
 }
 
 /// What an error object inside a stream that began well amounts to.

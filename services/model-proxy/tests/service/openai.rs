@@ -16,6 +16,7 @@ async fn start() -> (openai::Fake, Proxy) {
     let proxy = Proxy::start(&[
         ("OPENAI_BASE_URL", &fake.url),
         ("OPENAI_API_KEY", "sk-test"),
+        ("SKEIN_PROVIDER__TRIES", "1"),
         ("SKEIN_PROVIDER__FIRST_TOKEN_TIMEOUT", "300ms"),
         ("SKEIN_PROVIDER__IDLE_TIMEOUT", "300ms"),
     ])
@@ -73,7 +74,7 @@ async fn each_failure_has_its_reason() {
         ("error-429", Code::ResourceExhausted, "PROVIDER_RATE_LIMITED"),
         ("error-quota", Code::ResourceExhausted, "PROVIDER_QUOTA"),
         ("error-500", Code::Unavailable, "PROVIDER_UNAVAILABLE"),
-        ("error-529", Code::Unavailable, "PROVIDER_UNAVAILABLE"),
+        ("error-529", Code::Unavailable, "PROVIDER_OVERLOADED"),
         ("html-502", Code::Unavailable, "PROVIDER_UNAVAILABLE"),
         ("silent", Code::Unavailable, "FIRST_TOKEN_TIMEOUT"),
         ("silent-body", Code::Unavailable, "FIRST_TOKEN_TIMEOUT"),

@@ -71,7 +71,8 @@ impl Proxy {
 }
 
 pub(crate) fn ask(model: &str, question: &str) -> GenerateRequest {
-    let content = vec![ContentPart { part: Some(Part::Text(question.to_owned())) }];
+    let content =
+        vec![ContentPart { part: Some(Part::Text(question.to_owned())), ..ContentPart::default() }];
     GenerateRequest {
         call_id: "c1".to_owned(),
         model: model.to_owned(),

@@ -134,7 +134,7 @@ impl Store {
 }
 
 pub fn text(role: Role, text: String) -> Message {
-    let part = ContentPart { part: Some(content_part::Part::Text(text)) };
+    let part = ContentPart { part: Some(content_part::Part::Text(text)), ..ContentPart::default() };
     Message { role: role.into(), content: vec![part], ..Message::default() }
 }
 

@@ -61,7 +61,7 @@ pub(crate) fn delta(text: &str) -> GenerateResponse {
 }
 
 pub(crate) fn finished() -> GenerateResponse {
-    let choice = Choice { index: 0, finish_reason: FinishReason::Stop.into() };
+    let choice = Choice { finish_reason: FinishReason::Stop.into(), ..Choice::default() };
     event(Event::Finished(Finished {
         choices: vec![choice],
         usage: Some(usage(10, 500)),

@@ -164,7 +164,10 @@ impl Mesh {
 }
 
 pub(crate) fn said(role: Role, text: &str) -> Message {
-    let part = ContentPart { part: Some(content_part::Part::Text(text.to_owned())) };
+    let part = ContentPart {
+        part: Some(content_part::Part::Text(text.to_owned())),
+        ..ContentPart::default()
+    };
     Message { role: role.into(), content: vec![part], ..Message::default() }
 }
 

@@ -98,7 +98,7 @@ fn content(parts: &[ContentPart], has_calls: bool) -> Value {
     match parts {
         [] if has_calls => Value::Null,
         [] => "".into(),
-        [ContentPart { part: Some(Part::Text(text)) }] => text.as_str().into(),
+        [ContentPart { part: Some(Part::Text(text)), .. }] => text.as_str().into(),
         parts => parts.iter().filter_map(|part| Some(content_part(part.part.as_ref()?))).collect(),
     }
 }
@@ -179,6 +179,9 @@ fn response_format(format: &ResponseFormat) -> Result<Option<Value>, Error> {
             let mut inner = json!({"name": wanted.name});
             if !wanted.schema_json.is_empty() {
                 inner["schema"] = schema(&wanted.schema_json, field)?;
+            }
+            if !wanted.description.is_empty() {
+                inner["description"] = wanted.description.as_str().into();
             }
             if wanted.strict {
                 inner["strict"] = true.into();

@@ -51,11 +51,7 @@ pub(super) fn read(inputs: usize, body: &[u8]) -> Result<Embedded, Error> {
         return Err(malformed("embeddings are missing or differ in length"));
     }
     let tokens = answer["usage"]["prompt_tokens"].as_i64();
-    let usage = Usage {
-        input_uncached: tokens.unwrap_or_default(),
-        estimated: tokens.is_none(),
-        ..Usage::default()
-    };
+    let usage = tokens.map(|tokens| Usage { input_uncached: tokens, ..Usage::default() });
     Ok(Embedded { embeddings, usage })
 }
 
@@ -102,8 +98,8 @@ mod tests {
         let read_base64 = read(2, body.to_string().as_bytes()).unwrap();
         assert_eq!(read_floats.embeddings, read_base64.embeddings);
         assert_eq!(read_floats.embeddings[0].values, [1.0, 0.5]);
-        assert_eq!((read_floats.usage.input_uncached, read_floats.usage.estimated), (3, false));
-        assert!(read_base64.usage.estimated);
+        assert_eq!(read_floats.usage.unwrap().input_uncached, 3);
+        assert_eq!(read_base64.usage, None, "unknown is not zero");
     }
 
     #[test]

@@ -3,7 +3,12 @@
 //! Recorded streams, where they are at hand, are cut at every byte.
 
 use super::{OpenAi, Provider};
-use crate::{config::OpenAiSettings, error::Error, provider::Event, sse};
+use crate::{
+    config::{Kind, ProviderSettings, Timers},
+    error::Error,
+    provider::Event,
+    sse,
+};
 use serde_json::{Value, json};
 use skein_proto::model::v1::{
     ContentPart, FinishReason, GenerateRequest, Image, JsonSchema, Message, Passage,
@@ -13,18 +18,35 @@ use skein_proto::model::v1::{
 use std::{collections::BTreeMap, path::Path};
 
 fn provider(base_url: &str) -> OpenAi {
-    let api_key = Some(mesh::config::Secret::new("sk-test"));
-    OpenAi::new(&OpenAiSettings { base_url: base_url.to_owned(), api_key }).unwrap()
+    let timer = std::time::Duration::from_secs(1);
+    OpenAi::new(&ProviderSettings {
+        name: "openai".into(),
+        kind: Kind::OpenAi,
+        base_url: base_url.to_owned(),
+        keys: vec![mesh::config::Secret::new("sk-test")],
+        variable: "OPENAI_API_KEY",
+        timers: Timers { connect: timer, first_token: timer, idle: timer, total: timer },
+    })
+    .unwrap()
+}
+
+fn decoder() -> Box<dyn crate::provider::Decoder> {
+    let request = GenerateRequest::default();
+    provider("http://127.0.0.1:1").generate("m", &request).unwrap().decoder
 }
 
 fn body(base_url: &str, request: &GenerateRequest) -> Value {
-    let request = provider(base_url).generate("m", request).unwrap();
+    let provider = provider(base_url);
+    let mut request = provider.generate("m", request).unwrap().request;
+    assert!(request.headers().get("authorization").is_none(), "no translator sees a key");
+    provider.keys()[0].put(request.headers_mut());
     assert_eq!(request.headers()["authorization"], "Bearer sk-test");
     serde_json::from_slice(request.body()).unwrap()
 }
 
 fn say(role: Role, text: &str) -> Message {
-    let content = vec![ContentPart { part: Some(Part::Text(text.to_owned())) }];
+    let content =
+        vec![ContentPart { part: Some(Part::Text(text.to_owned())), ..ContentPart::default() }];
     Message { role: role.into(), content, ..Message::default() }
 }
 
@@ -35,7 +57,9 @@ fn everything() -> GenerateRequest {
         detail: "low".to_owned(),
     };
     let mut question = say(Role::User, "What is this?");
-    question.content.push(ContentPart { part: Some(Part::Image(picture)) });
+    question
+        .content
+        .push(ContentPart { part: Some(Part::Image(picture)), ..ContentPart::default() });
     let call = ToolCall { id: "call_1".into(), name: "look".into(), arguments_json: "{}".into() };
     GenerateRequest {
         messages: vec![
@@ -57,6 +81,7 @@ fn everything() -> GenerateRequest {
             description: "Looks".into(),
             parameters_json: r#"{"type":"object"}"#.into(),
             strict: true,
+            ..ToolDefinition::default()
         }],
         tool_choice: Some(ToolChoice {
             choice: Some(tool_choice::Choice::Tool("look".into())),
@@ -67,6 +92,7 @@ fn everything() -> GenerateRequest {
                 name: "bird".into(),
                 schema_json: r#"{"type":"object"}"#.into(),
                 strict: true,
+                description: String::new(),
             })),
         }),
         passages: vec![Passage {
@@ -108,7 +134,7 @@ fn what_was_not_said_is_not_sent() {
 /// Decodes a stream cut into these pieces.
 fn decode<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Event>, Result<(), Error>) {
     let (mut parser, mut events) = (sse::Parser::default(), Vec::new());
-    let mut decoder = provider("http://127.0.0.1:1").decoder(&GenerateRequest::default());
+    let mut decoder = decoder();
     let outcome = (|| {
         for piece in pieces {
             let mut data = Vec::new();
@@ -158,10 +184,11 @@ fn join(events: &[Event]) -> Joined {
                     .iter()
                     .map(skein_proto::model::v1::Choice::finish_reason)
                     .collect();
-                let usage = finished.usage.as_ref().unwrap();
+                let usage = finished.usage.unwrap_or_default();
                 let input = usage.input_uncached + usage.input_cache_read + usage.input_cache_write;
-                joined.usage = (input, usage.output, usage.estimated);
+                joined.usage = (input, usage.output, finished.usage.is_none());
             }
+            Event::Progress(_) | Event::Image(_) => panic!("a picture in a chat"),
         }
     }
     joined
@@ -208,7 +235,7 @@ fn a_whole_answer_reads_like_its_stream() {
         "message": {"role": "assistant", "content": "hi", "annotations": []}}],
         "usage": {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12,
             "prompt_tokens_details": {"cached_tokens": 4}}, "service_tier": "default"});
-    let mut decoder = provider("http://127.0.0.1:1").decoder(&GenerateRequest::default());
+    let mut decoder = decoder();
     let mut events = Vec::new();
     decoder.whole(answer.to_string().as_bytes(), &mut events).unwrap();
     let joined = join(&events);

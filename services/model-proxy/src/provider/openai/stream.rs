@@ -11,8 +11,8 @@
 use super::{malformed, parse, plain, refusal_in_stream};
 use crate::{
     error::{Error, Failure},
-    estimate,
     provider::{Decoder, Event},
+    sse,
 };
 use serde_json::{Map, Value};
 use skein_proto::model::v1::{
@@ -28,9 +28,8 @@ const CHOICE_FIELDS: [&str; 4] = ["index", "delta", "message", "finish_reason"];
 const DELTA_FIELDS: [&str; 6] =
     ["role", "content", "refusal", "reasoning_content", "reasoning", "tool_calls"];
 
+#[derive(Default)]
 pub(super) struct Stream {
-    input_estimate: i64,
-    output_estimate: i64,
     choices: BTreeMap<u32, State>,
     usage: Option<Usage>,
     extra: Map<String, Value>,
@@ -51,17 +50,6 @@ struct Call {
 }
 
 impl Stream {
-    pub(super) fn new(input_estimate: i64) -> Self {
-        Self {
-            input_estimate,
-            output_estimate: 0,
-            choices: BTreeMap::new(),
-            usage: None,
-            extra: Map::new(),
-            finished: false,
-        }
-    }
-
     fn chunk(&mut self, mut chunk: Value, out: &mut Vec<Event>) -> Result<(), Error> {
         if !chunk["error"].is_null() {
             return Err(refusal_in_stream(&chunk["error"]));
@@ -86,7 +74,6 @@ impl Stream {
         for choice in chunk.choices {
             self.choices.entry(choice.index).or_default();
             let Some(text) = choice.delta.content.filter(|text| !text.is_empty()) else { continue };
-            self.output_estimate += estimate::text(&text);
             let extra_json = String::new();
             out.push(Event::Delta(Delta {
                 choice: choice.index,
@@ -121,13 +108,11 @@ impl Stream {
         ] {
             let text = text(delta[name].take());
             if !text.is_empty() {
-                self.output_estimate += estimate::text(&text);
                 pieces.push(piece(text));
             }
         }
         for call in take_list(&mut delta["tool_calls"]) {
             let piece = state.tool_call(&call);
-            self.output_estimate += estimate::text(&piece.arguments);
             pieces.push(Piece::ToolCall(piece));
         }
         if let Some(word) = choice["finish_reason"].as_str() {
@@ -149,33 +134,28 @@ impl Stream {
             .choices
             .iter()
             .map(|(index, state)| {
-                Some(Choice { index: *index, finish_reason: state.finish?.into() })
+                let finish_reason = state.finish?.into();
+                Some(Choice { index: *index, finish_reason, ..Choice::default() })
             })
             .collect();
         let choices = choices.filter(|choices| !choices.is_empty()).ok_or_else(|| {
             Error::provider(super::NAME, Failure::Cut, "the stream ended without a finish reason")
         })?;
-        let usage = self.usage.take().unwrap_or_else(|| Usage {
-            input_uncached: self.input_estimate,
-            output: self.output_estimate,
-            estimated: true,
-            ..Usage::default()
-        });
         let extra = std::mem::take(&mut self.extra);
         let extra_json =
             if extra.is_empty() { String::new() } else { Value::Object(extra).to_string() };
         self.finished = true;
-        out.push(Event::Finished(Finished { choices, usage: Some(usage), extra_json }));
+        out.push(Event::Finished(Finished { choices, usage: self.usage.take(), extra_json }));
         Ok(())
     }
 }
 
 impl Decoder for Stream {
-    fn push(&mut self, data: &str, out: &mut Vec<Event>) -> Result<(), Error> {
+    fn push(&mut self, event: &sse::Event, out: &mut Vec<Event>) -> Result<(), Error> {
         if self.finished {
             return Ok(());
         }
-        match data.trim() {
+        match event.data.trim() {
             "[DONE]" => self.finish(out),
             "" => Ok(()),
             data => match plain::read(data) {
@@ -301,8 +281,6 @@ fn usage(usage: &Value) -> Usage {
         output_reasoning: reasoning,
         input_audio: count(&input_details["audio_tokens"]),
         output_audio: count(&output_details["audio_tokens"]),
-        images: 0,
-        estimated: false,
-        cost: None,
+        ..Usage::default()
     }
 }

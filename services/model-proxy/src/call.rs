@@ -1,0 +1,236 @@
+//! One call: as many tries as are safe, and then one answer or one error.
+//!
+//! Invariants:
+//! - A stream is handed out with its first event, so an early error is a status
+//!   and not a broken stream; nothing is tried again after that event.
+//! - Retries are at most a fifth of a provider's recent calls.
+//! - The tries of a call share one total time, and no pause outlives it.
+
+use crate::{
+    config::{CallSettings, Timers},
+    error::{Error, Failure},
+    exchange::{self, Exchange, Path},
+    health::{Choice, Health, Permit},
+    provider::{Ask, Event, Key, Provider},
+    retry,
+    transport::Transport,
+};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _, stream};
+use mesh::retry::Budget;
+use std::{collections::BTreeMap, pin::Pin, sync::Arc, time::Duration};
+use tokio::time::{Instant, sleep};
+
+/// Events of one call; dropping it ends the call.
+pub type Events = Pin<Box<dyn Stream<Item = Result<Event, Error>> + Send>>;
+
+pub struct Caller {
+    transport: Arc<Transport>,
+    health: Arc<Health>,
+    settings: CallSettings,
+    /// By provider.
+    budgets: BTreeMap<Arc<str>, Budget>,
+}
+
+/// Who is asked for what.
+pub struct Target {
+    pub provider: Arc<dyn Provider>,
+    pub model: String,
+    pub timers: Timers,
+}
+
+/// What a try sends.
+pub enum Want {
+    Events(Ask),
+    /// One document; `Events` are for everything else.
+    Document(http::Request<Bytes>),
+}
+
+enum Got {
+    Events(Exchange, Event),
+    Document(Bytes),
+}
+
+/// An answer that has begun.
+pub struct Begun {
+    pub events: Events,
+    /// The provider's own name for the call.
+    pub request_id: String,
+    pub tries: u32,
+}
+
+impl Caller {
+    pub fn new(
+        transport: Arc<Transport>,
+        health: Arc<Health>,
+        settings: CallSettings,
+        providers: &[Arc<dyn Provider>],
+    ) -> Self {
+        let budget =
+            |provider: &Arc<dyn Provider>| (Arc::clone(provider.name()), Budget::default());
+        let budgets = providers.iter().map(budget).collect();
+        Self { transport, health, settings, budgets }
+    }
+
+    /// `ask` makes the request, anew for every try.
+    pub async fn stream(
+        &self,
+        target: &Target,
+        ask: impl Fn() -> Result<Ask, Error>,
+    ) -> Result<Begun, Error> {
+        match self.tries(target, || ask().map(Want::Events)).await? {
+            (Got::Events(exchange, first), permit, tries) => {
+                Ok(begun(exchange, first, permit, tries))
+            }
+            (Got::Document(_), ..) => Err(nothing(target)),
+        }
+    }
+
+    /// Asks for one document.
+    pub async fn document(
+        &self,
+        target: &Target,
+        ask: impl Fn() -> Result<http::Request<Bytes>, Error>,
+    ) -> Result<Bytes, Error> {
+        match self.tries(target, || ask().map(Want::Document)).await? {
+            (Got::Document(body), permit, _) => {
+                permit.done();
+                Ok(body)
+            }
+            (Got::Events(..), ..) => Err(nothing(target)),
+        }
+    }
+
+    async fn tries(
+        &self,
+        target: &Target,
+        want: impl Fn() -> Result<Want, Error>,
+    ) -> Result<(Got, Permit, u32), Error> {
+        let total = Instant::now() + target.timers.total;
+        let budget = self.budgets.get(target.provider.name());
+        budget.inspect(|budget| budget.deposit());
+        let (mut tried, mut tries) = (Vec::new(), 0);
+        loop {
+            let mut permit = self.permit(target, &tried, total).await?;
+            tries += 1;
+            let error = match self.attempt(target, &mut permit, want()?, total).await {
+                Ok(got) => return Ok((got, permit, tries)),
+                Err(error) => error,
+            };
+            tried.push(permit.key);
+            let last_resort = permit.last_resort;
+            permit.failed(&error);
+            let Some(pause) = self.pause(target, &error, &tried, tries) else {
+                return Err(error.after(tries));
+            };
+            let affordable = || budget.is_none_or(Budget::withdraw);
+            if last_resort || Instant::now() + pause >= total || !affordable() {
+                return Err(error.after(tries));
+            }
+            let provider = Arc::clone(target.provider.name());
+            metrics::counter!("skein_model_retries_total", "provider" => provider).increment(1);
+            sleep(pause).await;
+        }
+    }
+
+    async fn permit(
+        &self,
+        target: &Target,
+        tried: &[usize],
+        total: Instant,
+    ) -> Result<Permit, Error> {
+        loop {
+            match self.health.choose(target.provider.as_ref(), &target.model, tried) {
+                Choice::Go(permit) => return Ok(permit),
+                Choice::Wait(wait)
+                    if wait <= self.settings.longest_wait && Instant::now() + wait < total =>
+                {
+                    sleep(wait).await;
+                }
+                Choice::Wait(wait) => {
+                    let failure = Failure::RateLimited { retry_after: Some(wait) };
+                    let message = "every key is at its limit: wait, or add a key";
+                    return Err(Error::provider(target.provider.name(), failure, message));
+                }
+            }
+        }
+    }
+
+    async fn attempt(
+        &self,
+        target: &Target,
+        permit: &mut Permit,
+        want: Want,
+        total: Instant,
+    ) -> Result<Got, Error> {
+        let keys = target.provider.keys();
+        let path = Path {
+            transport: Arc::clone(&self.transport),
+            provider: Arc::clone(&target.provider),
+            key: keys.get(permit.key).cloned().unwrap_or_else(Key::none),
+            timers: target.timers,
+            total,
+        };
+        let mut exchange = match want {
+            Want::Document(request) => {
+                let (body, quota) = exchange::document(path, request).await?;
+                permit.heard(quota);
+                return Ok(Got::Document(body));
+            }
+            Want::Events(ask) => Exchange::begin(path, ask).await?,
+        };
+        permit.heard(exchange.quota);
+        match exchange.next().await {
+            Some(first) => Ok(Got::Events(exchange, first?)),
+            None => Err(nothing(target)),
+        }
+    }
+
+    /// How long to wait before the next try, if there is to be one.
+    fn pause(
+        &self,
+        target: &Target,
+        error: &Error,
+        tried: &[usize],
+        tries: u32,
+    ) -> Option<Duration> {
+        let again = retry::again(error.failure()?, target.provider.repeats_blindly());
+        // Another key has its own limits: there is nothing to wait for.
+        let fresh = (0..target.provider.keys().len()).any(|key| !tried.contains(&key));
+        let of_the_key = matches!(
+            error.failure()?,
+            Failure::RateLimited { .. } | Failure::Unauthenticated | Failure::Quota
+        );
+        if fresh && of_the_key {
+            return Some(Duration::ZERO);
+        }
+        let pause = again.pause(tries, fastrand::f64())?;
+        (tries < self.settings.tries && pause <= self.settings.longest_wait).then_some(pause)
+    }
+}
+
+fn nothing(target: &Target) -> Error {
+    Error::provider(target.provider.name(), Failure::Cut, "nothing came")
+}
+
+fn begun(exchange: Exchange, first: Event, permit: Permit, tries: u32) -> Begun {
+    let request_id = exchange.request_id.clone();
+    let permit = settle(Some(permit), Ok(&first));
+    let rest = stream::unfold((exchange, permit), |(mut exchange, permit)| async {
+        let event = exchange.next().await?;
+        let permit = settle(permit, event.as_ref());
+        Some((event, (exchange, permit)))
+    });
+    let events = Box::pin(stream::iter([Ok(first)]).chain(rest));
+    Begun { events, request_id, tries }
+}
+
+/// Settles the permit with the call's last event or its error.
+fn settle(permit: Option<Permit>, event: Result<&Event, &Error>) -> Option<Permit> {
+    match (permit?, event) {
+        (permit, Ok(Event::Finished(_))) => permit.done(),
+        (permit, Err(error)) => permit.failed(error),
+        (permit, Ok(_)) => return Some(permit),
+    }
+    None
+}

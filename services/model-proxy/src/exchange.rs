@@ -1,0 +1,322 @@
+//! One try at one provider: requests, the timers, decoding.
+//!
+//! Invariants:
+//! - Every wait on a provider has a timer, each with its own reason.
+//! - An error is classified by transport and status before its body is read.
+//! - Events come until `Finished` or one error, and nothing comes after. Only
+//!   the decoder says that an answer is whole; the end of the bytes does not.
+//! - Whoever drops an exchange has ended it: the connection is closed, and a
+//!   provider that must be told is told.
+
+use crate::{
+    config::Timers,
+    error::{Error, Failure},
+    provider::{Ask, Decoder, Event, Follow, Key, Provider, Quota, retry_after},
+    sse,
+    transport::{Cut, Lost, Reply, Transport},
+};
+use bytes::Bytes;
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+use tokio::time::{Instant, sleep, timeout_at};
+
+/// Largest answer taken whole: 2048 embeddings of 3072 floats in base64.
+pub const MAX_BODY: usize = 64 << 20;
+/// Largest error answer that is read for its message.
+const MAX_ERROR: usize = 64 << 10;
+/// How long a provider may take to hear that nobody waits any more.
+const ABANDON: Duration = Duration::from_secs(10);
+
+/// Who is asked, how, and until when.
+#[derive(Clone)]
+pub struct Path {
+    pub transport: Arc<Transport>,
+    pub provider: Arc<dyn Provider>,
+    pub key: Key,
+    pub timers: Timers,
+    /// When the whole call, with all its tries, is over.
+    pub total: Instant,
+}
+
+pub struct Exchange {
+    path: Path,
+    /// The host that the key is for.
+    host: Option<String>,
+    decoder: Box<dyn Decoder>,
+    reply: Option<Reply>,
+    streamed: bool,
+    parser: sse::Parser,
+    first: Instant,
+    ready: VecDeque<Event>,
+    /// Goes out after what is ready: what was said before it is real.
+    error: Option<Error>,
+    ended: bool,
+    /// Of the answer's head.
+    pub quota: Quota,
+    pub request_id: String,
+}
+
+/// Asks for one document and takes it whole.
+pub async fn document(path: Path, request: http::Request<Bytes>) -> Result<(Bytes, Quota), Error> {
+    let mut exchange = Exchange::begin(path, Ask { request, decoder: Box::new(Undecoded) }).await?;
+    exchange.ended = true;
+    let Some(mut reply) = exchange.reply.take() else {
+        return Err(exchange.error(Failure::Cut, "nothing came"));
+    };
+    let body = exchange.body(&mut reply, MAX_BODY).await?;
+    Ok((body, exchange.quota))
+}
+
+impl Exchange {
+    /// Sends the request and waits for the head of the answer.
+    pub async fn begin(path: Path, ask: Ask) -> Result<Self, Error> {
+        let first = Instant::now() + path.timers.first_token;
+        let mut exchange = Self {
+            host: ask.request.uri().host().map(str::to_owned),
+            decoder: ask.decoder,
+            reply: None,
+            streamed: false,
+            parser: sse::Parser::default(),
+            first,
+            ready: VecDeque::new(),
+            error: None,
+            ended: false,
+            quota: Quota::default(),
+            request_id: String::new(),
+            path,
+        };
+        let sent = exchange.send(ask.request).await;
+        sent.inspect_err(|_| exchange.ended = true)?;
+        Ok(exchange)
+    }
+
+    /// The next event, or `None` after the last one or an error.
+    pub async fn next(&mut self) -> Option<Result<Event, Error>> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                // What a provider says after its last word is nobody's business.
+                if matches!(event, Event::Finished(_)) {
+                    self.ended = true;
+                    self.ready.clear();
+                }
+                return Some(Ok(event));
+            }
+            if let Some(error) = self.error.take() {
+                self.ended = true;
+                return Some(Err(error));
+            }
+            if self.ended {
+                return None;
+            }
+            self.error = self.read().await.err();
+        }
+    }
+
+    async fn send(&mut self, mut request: http::Request<Bytes>) -> Result<(), Error> {
+        if related(self.host.as_deref(), request.uri().host()) {
+            self.path.key.put(request.headers_mut());
+        }
+        let (deadline, failure) = self.deadline(true);
+        let sent = timeout_at(deadline, self.path.transport.send(request));
+        let mut reply = match sent.await {
+            Err(_) => return Err(self.expired(failure)),
+            Ok(Err(lost)) => return Err(self.lost(lost)),
+            Ok(Ok(reply)) => reply,
+        };
+        let status = reply.status();
+        self.quota = self.path.provider.quota(reply.headers());
+        self.request_id = request_id(reply.headers());
+        if !(200..300).contains(&status) {
+            let failure = Failure::of_status(status, retry_after(reply.headers()));
+            // A body that does not come changes the message, never the failure.
+            let body = self.body(&mut reply, MAX_ERROR).await.unwrap_or_default();
+            return Err(self.path.provider.refusal(failure, &body));
+        }
+        self.streamed = is_event_stream(reply.headers());
+        self.parser = sse::Parser::default();
+        self.reply = Some(reply);
+        Ok(())
+    }
+
+    async fn read(&mut self) -> Result<(), Error> {
+        let mut events = Vec::new();
+        let outcome = self.read_into(&mut events).await;
+        if !events.is_empty() {
+            // The first token is there; from now on silence is what ends it.
+            self.first = self.path.total;
+        }
+        self.ready.extend(events);
+        outcome
+    }
+
+    async fn read_into(&mut self, events: &mut Vec<Event>) -> Result<(), Error> {
+        let Some(mut reply) = self.reply.take() else { return self.go_on().await };
+        if !self.streamed {
+            let body = self.body(&mut reply, MAX_BODY).await?;
+            return self.decoder.whole(&body, events);
+        }
+        let (deadline, failure) = self.deadline(false);
+        match timeout_at(deadline, reply.chunk()).await {
+            Err(_) => Err(self.expired(failure)),
+            Ok(Ok(Some(bytes))) => {
+                self.reply = Some(reply);
+                self.feed(&bytes, events)
+            }
+            Ok(Ok(None) | Err(Cut::Broken)) => self.decoder.end(events),
+            Ok(Err(Cut::Garbled)) => Err(self.garbled()),
+        }
+    }
+
+    fn feed(&mut self, bytes: &[u8], events: &mut Vec<Event>) -> Result<(), Error> {
+        let mut parsed = Vec::new();
+        let outcome = self.parser.push(bytes, &mut parsed);
+        for event in parsed {
+            self.decoder.push(&event, events)?;
+        }
+        outcome.map_err(|error| self.error(Failure::Malformed, &error.to_string()))
+    }
+
+    /// The body has ended without the last event.
+    async fn go_on(&mut self) -> Result<(), Error> {
+        let Some(Follow { request, after }) = self.decoder.follow() else {
+            return Err(self.error(Failure::Cut, "the answer ended before its last event"));
+        };
+        if !after.is_zero() {
+            let (deadline, failure) = self.deadline(true);
+            timeout_at(deadline, sleep(after)).await.map_err(|_| self.expired(failure))?;
+        }
+        self.send(request).await
+    }
+
+    async fn body(&mut self, reply: &mut Reply, limit: usize) -> Result<Bytes, Error> {
+        let mut body = Vec::new();
+        loop {
+            let (deadline, failure) = self.deadline(body.is_empty());
+            match timeout_at(deadline, reply.chunk()).await {
+                Err(_) => return Err(self.expired(failure)),
+                Ok(Err(Cut::Broken)) => return Err(self.error(Failure::Cut, "the answer was cut")),
+                Ok(Err(Cut::Garbled)) => return Err(self.garbled()),
+                Ok(Ok(None)) => return Ok(body.into()),
+                Ok(Ok(Some(bytes))) if body.len() + bytes.len() <= limit => {
+                    body.extend_from_slice(&bytes);
+                }
+                Ok(Ok(Some(_))) => {
+                    return Err(self.error(Failure::Malformed, "the answer is too large"));
+                }
+            }
+        }
+    }
+
+    /// The next deadline and what it means when it passes. Before the first
+    /// event both the first token and any sign of life are waited for.
+    fn deadline(&self, waiting_for_head: bool) -> (Instant, Failure) {
+        let idle = Instant::now() + self.path.timers.idle;
+        let next = if waiting_for_head || self.first <= idle {
+            (self.first, Failure::FirstTokenTimeout)
+        } else {
+            (idle, Failure::IdleTimeout)
+        };
+        if self.path.total <= next.0 { (self.path.total, Failure::TotalTimeout) } else { next }
+    }
+
+    fn error(&self, failure: Failure, message: &str) -> Error {
+        Error::provider(self.path.provider.name(), failure, message)
+    }
+
+    fn garbled(&self) -> Error {
+        self.error(Failure::Malformed, "the answer is compressed, and not as it says")
+    }
+
+    fn expired(&self, failure: Failure) -> Error {
+        let message = match failure {
+            Failure::FirstTokenTimeout => "no first token in time",
+            Failure::IdleTimeout => "fell silent in mid-stream",
+            _ => "the whole call took too long",
+        };
+        self.error(failure, message)
+    }
+
+    fn lost(&self, lost: Lost) -> Error {
+        let (failure, message) = match lost {
+            Lost::ConnectTimeout => (Failure::ConnectTimeout, "cannot connect in time"),
+            Lost::Unreachable => {
+                (Failure::Unreachable, "cannot connect: is the address right and the network there")
+            }
+            Lost::Reset => (Failure::Reset, "the connection broke before an answer came"),
+            Lost::Unsendable => (Failure::BadRequest, "the provider's address is not a URL"),
+        };
+        self.error(failure, message)
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        let Some(mut request) = self.decoder.abandon() else { return };
+        if related(self.host.as_deref(), request.uri().host()) {
+            self.path.key.put(request.headers_mut());
+        }
+        let transport = Arc::clone(&self.path.transport);
+        // Outlives its call, because the call is what has ended.
+        tokio::spawn(async move {
+            let told = tokio::time::timeout(ABANDON, transport.send(request)).await;
+            if !matches!(told, Ok(Ok(reply)) if reply.status() < 400) {
+                tracing::warn!("could not tell a provider to stop; it may bill the rest");
+            }
+        });
+    }
+}
+
+/// For documents, which their callers read.
+struct Undecoded;
+
+impl Decoder for Undecoded {
+    fn push(&mut self, _: &sse::Event, _: &mut Vec<Event>) -> Result<(), Error> {
+        Ok(())
+    }
+    fn end(&mut self, _: &mut Vec<Event>) -> Result<(), Error> {
+        Ok(())
+    }
+    fn whole(&mut self, _: &[u8], _: &mut Vec<Event>) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// Whether a key for `ours` may go to `theirs`: the same host, or another one
+/// below the same domain (`api.replicate.com`, `stream.replicate.com`).
+fn related(ours: Option<&str>, theirs: Option<&str>) -> bool {
+    let (Some(ours), Some(theirs)) = (ours, theirs) else { return false };
+    let parent = |host: &str| {
+        let (_, parent) = host.split_once('.')?;
+        let named = parent.contains('.') && !parent.ends_with(|last: char| last.is_ascii_digit());
+        named.then(|| parent.to_ascii_lowercase())
+    };
+    ours.eq_ignore_ascii_case(theirs)
+        || parent(ours).is_some_and(|ours| parent(theirs) == Some(ours))
+}
+
+fn request_id(headers: &http::HeaderMap) -> String {
+    let read = |name: &str| headers.get(name)?.to_str().ok().map(str::to_owned);
+    ["x-request-id", "request-id"].into_iter().find_map(read).unwrap_or_default()
+}
+
+fn is_event_stream(headers: &http::HeaderMap) -> bool {
+    let kind = headers.get(http::header::CONTENT_TYPE);
+    // Some servers forget the header; then it is what we asked for.
+    kind.and_then(|kind| kind.to_str().ok()).is_none_or(|kind| !kind.contains("application/json"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::related;
+
+    #[test]
+    fn a_key_stays_with_its_provider() {
+        let host = Some("api.replicate.com");
+        assert!(related(host, host) && related(host, Some("Stream.Replicate.com")));
+        assert!(!related(host, Some("evil.com")) && !related(host, Some("replicate.com.evil.com")));
+        assert!(!related(Some("a.com"), Some("b.com")), "nobody owns com");
+        assert!(!related(Some("10.0.0.1"), Some("11.0.0.1")) && !related(host, None));
+    }
+}
