@@ -50,6 +50,8 @@ pub struct Exchange {
     /// Goes out after what is ready: what was said before it is real.
     error: Option<Error>,
     ended: bool,
+    /// The last event has come: there is nothing to call off.
+    finished: bool,
     /// Of the answer's head.
     pub quota: Quota,
     pub request_id: String,
@@ -58,7 +60,6 @@ pub struct Exchange {
 /// Asks for one document and takes it whole.
 pub async fn document(path: Path, request: http::Request<Bytes>) -> Result<(Bytes, Quota), Error> {
     let mut exchange = Exchange::begin(path, Ask { request, decoder: Box::new(Undecoded) }).await?;
-    exchange.ended = true;
     let Some(mut reply) = exchange.reply.take() else {
         return Err(exchange.error(Failure::Cut, "nothing came"));
     };
@@ -80,12 +81,12 @@ impl Exchange {
             ready: VecDeque::new(),
             error: None,
             ended: false,
+            finished: false,
             quota: Quota::default(),
             request_id: String::new(),
             path,
         };
-        let sent = exchange.send(ask.request).await;
-        sent.inspect_err(|_| exchange.ended = true)?;
+        exchange.send(ask.request).await?;
         Ok(exchange)
     }
 
@@ -95,7 +96,7 @@ impl Exchange {
             if let Some(event) = self.ready.pop_front() {
                 // What a provider says after its last word is nobody's business.
                 if matches!(event, Event::Finished(_)) {
-                    self.ended = true;
+                    (self.ended, self.finished) = (true, true);
                     self.ready.clear();
                 }
                 return Some(Ok(event));
@@ -131,7 +132,14 @@ impl Exchange {
             let body = self.body(&mut reply, MAX_ERROR).await.unwrap_or_default();
             return Err(self.path.provider.refusal(failure, &body));
         }
-        self.streamed = is_event_stream(reply.headers());
+        self.streamed = match kind(reply.headers()) {
+            "text/html" => {
+                return Err(self.error(Failure::Malformed, "a web page came instead of an answer"));
+            }
+            json if json.ends_with("json") => false,
+            // Some servers forget the header; then it is what we asked for.
+            _ => true,
+        };
         self.parser = sse::Parser::default();
         self.reply = Some(reply);
         Ok(())
@@ -250,7 +258,7 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        if self.ended {
+        if self.finished {
             return;
         }
         let Some(mut request) = self.decoder.abandon() else { return };
@@ -301,10 +309,10 @@ fn request_id(headers: &http::HeaderMap) -> String {
     ["x-request-id", "request-id"].into_iter().find_map(read).unwrap_or_default()
 }
 
-fn is_event_stream(headers: &http::HeaderMap) -> bool {
-    let kind = headers.get(http::header::CONTENT_TYPE);
-    // Some servers forget the header; then it is what we asked for.
-    kind.and_then(|kind| kind.to_str().ok()).is_none_or(|kind| !kind.contains("application/json"))
+/// The media type without its parameters.
+fn kind(headers: &http::HeaderMap) -> &str {
+    let kind = headers.get(http::header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    kind.unwrap_or_default().split(';').next().unwrap_or_default().trim()
 }
 
 #[cfg(test)]

@@ -21,8 +21,6 @@ use tokio::{net::TcpStream, time::timeout};
 pub(super) const ACQUIRE: Duration = Duration::from_secs(5);
 /// How long making one may take: whoever asked first need not be who uses it.
 const CONNECT: Duration = Duration::from_secs(30);
-/// How long a start waits for its first one.
-const FIRST: Duration = Duration::from_secs(30);
 const POSTGRES_CONNECTIONS: u32 = 16;
 /// Kept open, so that a quiet hour does not end with those round trips.
 const POSTGRES_WARM: u32 = 4;
@@ -158,7 +156,8 @@ async fn postgres(url: &str) -> Result<Database, DatabaseError> {
             Box::pin(run(connection, setup))
         })
         .connect_lazy_with(url.parse::<AnyConnectOptions>()?);
-    first(&pool).await.map_err(|error| at(&place, error))?;
+    // A start has more time than a call: the pool's own.
+    pool.acquire().await.map_err(|error| at(&place, error))?;
     Ok(Database { dialect: Dialect::Postgres, writer: pool.clone(), reader: pool })
 }
 
@@ -186,22 +185,8 @@ async fn reached(options: &PgConnectOptions) -> Result<(), sqlx::Error> {
         return Ok(());
     }
     let connecting = TcpStream::connect((options.get_host(), options.get_port()));
-    let connected = timeout(FIRST, connecting).await.map_err(|_| sqlx::Error::PoolTimedOut)?;
+    let connected = timeout(CONNECT, connecting).await.map_err(|_| sqlx::Error::PoolTimedOut)?;
     Ok(connected.map(drop)?)
-}
-
-/// A start has more time than a call: it must not fail because the database is
-/// slow for a moment.
-async fn first(pool: &AnyPool) -> Result<(), sqlx::Error> {
-    let patient = async {
-        loop {
-            match pool.acquire().await {
-                Err(sqlx::Error::PoolTimedOut) => {}
-                acquired => return acquired.map(drop),
-            }
-        }
-    };
-    timeout(FIRST, patient).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }
 
 async fn run(connection: &mut AnyConnection, setup: &'static str) -> Result<(), sqlx::Error> {
