@@ -1,9 +1,12 @@
 //! Which providers are there, and with what.
 //!
-//! Invariant: a provider joins by its own SDK's variables, and by nothing else.
+//! Invariants:
+//! - A provider joins by its own SDK's variables; what speaks OpenAI's dialect
+//!   and has no row here joins by a name of one's own (`provider.compatible`).
+//! - An address without a path gets the one that the provider's SDK would add.
 //!
-//! To add a provider that speaks a dialect of its own: a [`Kind`] and a row of
-//! [`KNOWN`].
+//! To add a provider: a row of [`KNOWN`]; if it speaks a dialect of its own,
+//! a [`Kind`] too.
 
 use super::Timers;
 use mesh::config::{Key, Reader, Secret, Time, key};
@@ -27,68 +30,150 @@ pub struct ProviderSettings {
     pub keys: Vec<Secret>,
     /// The variable that the keys came from, for messages.
     pub variable: &'static str,
+    /// The version of its API to ask for, where the provider has several.
+    pub version: Option<String>,
     pub timers: Timers,
 }
 
+/// A row: what a provider is called, where it is, and its SDK's variables.
+#[derive(Clone, Copy)]
 struct Known {
     kind: Kind,
     name: &'static str,
+    /// Empty where everybody has an address of their own.
     base_url: &'static str,
-    address: Key,
-    key: Key,
-    variable: &'static str,
-    connect: Key,
-    first_token: Key,
-    idle: Key,
-    total: Key,
+    /// What an address that is given without a path goes on with.
+    path: &'static str,
+    address: &'static str,
+    key: &'static str,
+    version: Option<&'static str>,
 }
 
-const KNOWN: &[Known] = &[Known {
-    kind: Kind::OpenAi,
-    name: "openai",
-    base_url: "https://api.openai.com/v1",
-    address: key("openai.base_url").env("OPENAI_BASE_URL"),
-    key: key("openai.api_key").env("OPENAI_API_KEY"),
-    variable: "OPENAI_API_KEY",
-    connect: key("openai.connect_timeout"),
-    first_token: key("openai.first_token_timeout"),
-    idle: key("openai.idle_timeout"),
-    total: key("openai.total_timeout"),
-}];
+const KNOWN: &[Known] = &[
+    row("openai", ["OPENAI_BASE_URL", "OPENAI_API_KEY"], "https://api.openai.com/v1", ""),
+    Known {
+        version: Some("OPENAI_API_VERSION"),
+        ..row("azure", ["AZURE_OPENAI_ENDPOINT", "AZURE_OPENAI_API_KEY"], "", "")
+    },
+    row("groq", ["GROQ_BASE_URL", "GROQ_API_KEY"], "https://api.groq.com", "/openai/v1"),
+    row("mistral", ["MISTRAL_BASE_URL", "MISTRAL_API_KEY"], "https://api.mistral.ai", "/v1"),
+    row("deepseek", ["DEEPSEEK_BASE_URL", "DEEPSEEK_API_KEY"], "https://api.deepseek.com", "/v1"),
+    row("xai", ["XAI_BASE_URL", "XAI_API_KEY"], "https://api.x.ai", "/v1"),
+    row("together", ["TOGETHER_BASE_URL", "TOGETHER_API_KEY"], "https://api.together.xyz", "/v1"),
+    row("moonshot", ["MOONSHOT_BASE_URL", "MOONSHOT_API_KEY"], "https://api.moonshot.ai", "/v1"),
+    row("cerebras", ["CEREBRAS_BASE_URL", "CEREBRAS_API_KEY"], "https://api.cerebras.ai", "/v1"),
+    row("zai", ["ZAI_BASE_URL", "ZAI_API_KEY"], "https://api.z.ai", "/api/paas/v4"),
+    row("ollama", ["OLLAMA_HOST", "OLLAMA_API_KEY"], "", "/v1"),
+    row("vllm", ["VLLM_BASE_URL", "VLLM_API_KEY"], "", "/v1"),
+];
+
+/// One that speaks OpenAI's dialect; `variables` hold its address and its keys.
+const fn row(
+    name: &'static str,
+    variables: [&'static str; 2],
+    base_url: &'static str,
+    path: &'static str,
+) -> Known {
+    let [address, key] = variables;
+    Known { kind: Kind::OpenAi, name, base_url, path, address, key, version: None }
+}
+
+/// Names that belong to no provider.
+const TAKEN: [&str; 4] = ["local", "agent", "provider", "mesh"];
 
 /// Those that have a key or an address.
 pub(super) fn read(reader: &mut Reader<'_>, timers: Timers) -> Vec<ProviderSettings> {
-    KNOWN.iter().filter_map(|known| one(reader, known, timers)).collect()
+    let mut found: Vec<_> = KNOWN.iter().filter_map(|known| one(reader, known, timers)).collect();
+    let names = key("provider.compatible");
+    let own: String = reader.optional(names).unwrap_or_default();
+    let mut own: Vec<_> = own.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
+    own.sort_unstable();
+    own.dedup();
+    for name in own {
+        let plain = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+        if !plain || TAKEN.contains(&name) || KNOWN.iter().any(|known| known.name == name) {
+            let message = format!("{name:?} must be lower-case letters and digits, and not taken");
+            reader.complain(names, message);
+            continue;
+        }
+        let name: &'static str = name.to_owned().leak(); // once, at start
+        let variable = |end: &str| &*format!("SKEIN_{}__{end}", name.to_uppercase()).leak();
+        let known = row(name, [variable("BASE_URL"), variable("API_KEY")], "", "");
+        found.extend(one(reader, &known, timers));
+    }
+    found
 }
 
 fn one(reader: &mut Reader<'_>, known: &Known, timers: Timers) -> Option<ProviderSettings> {
-    let secret = reader.secret(known.key);
-    let address: Option<String> = reader.optional(known.address);
-    let time = |reader: &mut Reader<'_>, key, default| reader.or(key, Time(default)).0;
+    // Once for each provider, at start.
+    let setting = |end: &str| key(format!("{}.{end}", known.name).leak());
+    let address_key = setting("base_url").env(known.address);
+    let secret = reader.secret(setting("api_key").env(known.key));
+    let address: Option<String> = reader.optional(address_key);
+    let version = known.version.and_then(|name| reader.optional(setting("api_version").env(name)));
+    let time = |reader: &mut Reader<'_>, key: Key, default| reader.or(key, Time(default)).0;
     let timers = Timers {
-        connect: time(reader, known.connect, timers.connect),
-        first_token: time(reader, known.first_token, timers.first_token),
-        idle: time(reader, known.idle, timers.idle),
-        total: time(reader, known.total, timers.total),
+        connect: time(reader, setting("connect_timeout"), timers.connect),
+        first_token: time(reader, setting("first_token_timeout"), timers.first_token),
+        idle: time(reader, setting("idle_timeout"), timers.idle),
+        total: time(reader, setting("total_timeout"), timers.total),
     };
-    if let Some(url) = &address
-        && !url.starts_with("http://")
-        && !url.starts_with("https://")
-    {
-        reader.complain(known.address, "must begin with http:// or https://");
+    let mut address = address;
+    if known.name == "ollama" {
+        address = address.map(|host| ollama(&host));
     }
-    let here = secret.is_some() || address.is_some();
-    here.then(|| ProviderSettings {
+    let Some(given) = address.clone().or_else(|| default(known)) else {
+        if secret.is_some() || KNOWN.iter().all(|row| row.name != known.name) {
+            reader.complain(address_key, format!("{} needs an address", known.name));
+        }
+        return None;
+    };
+    if secret.is_none() && address.is_none() {
+        return None;
+    }
+    let base_url = whole(&given, known.path);
+    if base_url.is_none() {
+        reader.complain(address_key, "must be a URL that begins with http:// or https://");
+    }
+    Some(ProviderSettings {
         name: known.name.into(),
         kind: known.kind,
-        base_url: address.as_deref().unwrap_or(known.base_url).trim_end_matches('/').to_owned(),
+        base_url: base_url.unwrap_or_default(),
         keys: secret.as_ref().map(split).unwrap_or_default(),
-        variable: known.variable,
+        variable: known.key,
+        version,
         timers,
     })
+}
+
+fn default(known: &Known) -> Option<String> {
+    (!known.base_url.is_empty()).then(|| known.base_url.to_owned())
+}
+
+/// The address with a path and without a slash at its end.
+fn whole(address: &str, path: &str) -> Option<String> {
+    let address = address.trim().trim_end_matches('/');
+    let rest = address.strip_prefix("https://").or_else(|| address.strip_prefix("http://"))?;
+    let uri: http::Uri = address.parse().ok()?;
+    uri.host().filter(|host| !host.is_empty())?;
+    Some(if rest.contains('/') { address.to_owned() } else { format!("{address}{path}") })
+}
+
+/// `OLLAMA_HOST` as Ollama reads it: the scheme and the port may be missing.
+fn ollama(host: &str) -> String {
+    let host = host.trim().trim_end_matches('/');
+    if host.contains("://") {
+        return host.to_owned();
+    }
+    let named = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    if named { format!("http://{host}") } else { format!("http://{host}:11434") }
 }
 
 fn split(keys: &Secret) -> Vec<Secret> {
     let keys = keys.expose().split(',').map(str::trim);
     keys.filter(|key| !key.is_empty()).map(Secret::new).collect()
 }
+
+#[cfg(test)]
+#[path = "providers_tests.rs"]
+mod tests;

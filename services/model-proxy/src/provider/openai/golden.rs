@@ -25,6 +25,7 @@ fn provider(base_url: &str) -> OpenAi {
         base_url: base_url.to_owned(),
         keys: vec![mesh::config::Secret::new("sk-test")],
         variable: "OPENAI_API_KEY",
+        version: None,
         timers: Timers { connect: timer, first_token: timer, idle: timer, total: timer },
     })
     .unwrap()
