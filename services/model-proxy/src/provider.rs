@@ -9,8 +9,11 @@
 //! To add a provider: its file and folder here, its settings in
 //! `config/providers`, and its line in [`registry`].
 
+mod arguments;
+mod extra;
 mod headers;
 pub mod openai;
+mod sources;
 
 pub use headers::{Quota, retry_after};
 

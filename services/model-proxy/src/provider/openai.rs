@@ -10,7 +10,7 @@ mod embeddings;
 mod plain;
 mod stream;
 
-use super::{Ask, Embedded, Key, Provider};
+use super::{Ask, Embedded, Key, Provider, extra};
 use crate::{
     config::ProviderSettings,
     error::{Error, Failure},
@@ -160,23 +160,8 @@ fn encode(body: Map<String, Value>) -> Bytes {
 
 /// Adds the caller's own fields without replacing any of ours.
 fn merge_extra(body: &mut Map<String, Value>, extra_json: &str) -> Result<(), Error> {
-    if extra_json.is_empty() {
-        return Ok(());
-    }
-    let extra: Map<String, Value> = serde_json::from_str(extra_json)
-        .map_err(|error| Error::invalid("extra_json", format!("is not a JSON object: {error}")))?;
-    for (name, value) in extra {
-        match (body.get_mut(&name), value) {
-            (None, value) => drop(body.insert(name, value)),
-            // `stream_options` holds a field of ours beside others.
-            (Some(Value::Object(ours)), Value::Object(theirs)) if name == "stream_options" => {
-                for (name, value) in theirs {
-                    ours.entry(name).or_insert(value);
-                }
-            }
-            (Some(_), _) => {}
-        }
-    }
+    // `stream_options` holds a field of ours beside others.
+    extra::merge(body, extra::object("extra_json", extra_json)?, &["stream_options"]);
     Ok(())
 }
 

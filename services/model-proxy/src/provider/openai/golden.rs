@@ -231,6 +231,18 @@ fn calls_are_joined_however_they_are_numbered() {
 }
 
 #[test]
+fn broken_arguments_are_told() {
+    let call = |index: u32, arguments: &str| json!({"index": index, "id": format!("c{index}"), "function": {"name": "f", "arguments": arguments}});
+    let calls = [call(0, "{\"x\":"), call(1, "{}"), call(2, "[]"), call(3, "")];
+    let answer = json!({"choices": [{"index": 0, "finish_reason": "length",
+        "message": {"role": "assistant", "tool_calls": calls}}]});
+    let mut events = Vec::new();
+    decoder().whole(answer.to_string().as_bytes(), &mut events).unwrap();
+    let Some(Event::Finished(finished)) = events.last() else { panic!("no last event") };
+    assert_eq!(finished.choices[0].broken_tool_calls, [0, 2]);
+}
+
+#[test]
 fn a_whole_answer_reads_like_its_stream() {
     let answer = json!({"id": "c", "choices": [{"index": 0, "finish_reason": "stop",
         "message": {"role": "assistant", "content": "hi", "annotations": []}}],

@@ -4,14 +4,18 @@
 //! - Ends with one `Finished`, after every choice said why it finished; a
 //!   stream that stops before is an error, and so is an error object in it.
 //! - Pieces of one tool call share an index, the first carries id and name, and
-//!   joined they are JSON, however the provider cut or numbered them.
+//!   joined they are a JSON object, however the provider cut or numbered them;
+//!   where they are not, `broken_tool_calls` says so.
 //! - Classes of tokens do not overlap: input without what came from the cache,
 //!   output with the reasoning in it.
 
 use super::{malformed, parse, plain, refusal_in_stream};
 use crate::{
     error::{Error, Failure},
-    provider::{Decoder, Event},
+    provider::{
+        Decoder, Event,
+        arguments::{self, Arguments},
+    },
     sse,
 };
 use serde_json::{Map, Value};
@@ -46,7 +50,7 @@ struct State {
 struct Call {
     index: Option<u64>,
     id: String,
-    empty: bool,
+    arguments: Arguments,
 }
 
 impl Stream {
@@ -135,7 +139,9 @@ impl Stream {
             .iter()
             .map(|(index, state)| {
                 let finish_reason = state.finish?.into();
-                Some(Choice { index: *index, finish_reason, ..Choice::default() })
+                let broken_tool_calls =
+                    arguments::broken(state.calls.iter().map(|call| &call.arguments));
+                Some(Choice { index: *index, finish_reason, broken_tool_calls })
             })
             .collect();
         let choices = choices.filter(|choices| !choices.is_empty()).ok_or_else(|| {
@@ -200,21 +206,22 @@ impl State {
         let (at, id, name) = match known {
             Some(at) => (at, String::new(), String::new()),
             None => {
-                self.calls.push(Call { index: given, id: id.clone(), empty: true });
+                let arguments = Arguments::default();
+                self.calls.push(Call { index: given, id: id.clone(), arguments });
                 (self.calls.len() - 1, id, word(&call["function"]["name"]))
             }
         };
-        self.calls[at].empty &= arguments.is_empty();
+        self.calls[at].arguments.push(&arguments);
         ToolCallPiece { index: position(at), id, name, arguments }
     }
 
     /// A call without arguments means an empty object, and must say so.
     fn empty_calls(&mut self) -> impl Iterator<Item = ToolCallPiece> {
         self.calls.iter_mut().enumerate().filter_map(|(at, call)| {
-            std::mem::take(&mut call.empty).then(|| ToolCallPiece {
-                index: position(at),
-                arguments: "{}".to_owned(),
-                ..ToolCallPiece::default()
+            call.arguments.is_empty().then(|| {
+                call.arguments.push("{}");
+                let arguments = "{}".to_owned();
+                ToolCallPiece { index: position(at), arguments, ..ToolCallPiece::default() }
             })
         })
     }

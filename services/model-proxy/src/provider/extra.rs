@@ -1,0 +1,33 @@
+//! The caller's own fields of a dialect, on their way into a request.
+//!
+//! Invariant: what the caller adds never replaces a field of ours.
+
+use crate::error::Error;
+use serde_json::{Map, Value};
+
+/// Reads `extra_json`, which is empty or an object; `field` is its name.
+pub(super) fn object(field: &str, text: &str) -> Result<Map<String, Value>, Error> {
+    if text.is_empty() {
+        return Ok(Map::new());
+    }
+    serde_json::from_str(text)
+        .map_err(|error| Error::invalid(field, format!("is not a JSON object: {error}")))
+}
+
+/// Adds `extra` to `body`; the objects named in `shared` may hold fields of
+/// ours and of the caller's side by side.
+pub(super) fn merge(body: &mut Map<String, Value>, extra: Map<String, Value>, shared: &[&str]) {
+    for (name, value) in extra {
+        match (body.get_mut(&name), value) {
+            (None, value) => drop(body.insert(name, value)),
+            (Some(Value::Object(ours)), Value::Object(theirs))
+                if shared.contains(&name.as_str()) =>
+            {
+                for (name, value) in theirs {
+                    ours.entry(name).or_insert(value);
+                }
+            }
+            (Some(_), _) => {}
+        }
+    }
+}
