@@ -1,160 +1,130 @@
-//! A server that speaks OpenAI's dialect. The model's name is the script:
+//! A server that speaks OpenAI's dialect: chat, embeddings, images, models.
 //!
-//! | model | what happens |
-//! |---|---|
-//! | any other | answers `You said: <last message>`, a word a chunk |
-//! | `slow-<ms>` | a word every so many milliseconds, for ever |
-//! | `late-<ms>` | the usual answer, after so many milliseconds |
-//! | `paced-<ms>` | as any other, a word every so many milliseconds |
-//! | `tool` | calls the first tool with `{"city":"Lisbon"}`, in pieces |
-//! | `error-<status>` | that status with OpenAI's error body; `error-429` says to wait 7 s |
-//! | `error-quota` | 429 `insufficient_quota`, without a wait |
-//! | `html-<status>` | that status with a page of HTML |
-//! | `silent` | no response headers, ever |
-//! | `silent-body` | headers, then nothing |
-//! | `stall` | one word, then nothing |
-//! | `cut` | two words, then the connection ends without a finish reason |
-//! | `error-in-stream` | one word, then an error object |
-//! | `no-usage` | an answer without its usage chunk |
-//! | `whole` | an answer that is not streamed although a stream was asked |
-//!
-//! Token counts are words: of all messages in, of the answer out. `GET /_log`
-//! shows what was asked, and `aborted` where the caller left in mid-answer.
+//! Invariants:
+//! - Token counts are words: of all messages in, of the answer out; a picture
+//!   counts 85, a picture made 1,056.
 
-mod answers;
-mod log;
+mod chat;
+mod embeddings;
+pub(crate) mod errors;
+mod images;
+mod schema;
 
-pub use log::Entry;
-
+use crate::{
+    answer::Answer,
+    dialect::Dialect,
+    fake::Options,
+    images as pictures,
+    server::{Asked, Server, sent},
+};
 use axum::{
     Router,
-    body::Bytes,
-    extract::{Request, State},
-    http::HeaderMap,
-    middleware::{self, Next},
+    extract::{Path, State},
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
-use log::Log;
-use serde_json::{Value, json};
-use std::{net::SocketAddr, sync::Arc, time::Duration};
-use tokio::{net::TcpListener, task::JoinHandle};
+use serde_json::json;
+use std::{io, net::SocketAddr, sync::Arc};
 
-/// A running server; it stops when this is dropped.
-pub struct Fake {
-    /// Base URL for `OPENAI_BASE_URL`, with `/v1`.
-    pub url: String,
-    log: Arc<Log>,
-    server: JoinHandle<()>,
+pub use crate::{fake::Fake, log::Entry};
+
+/// Starts a server on a free port of the loopback interface. Its `url` is for
+/// `OPENAI_BASE_URL`, with `/v1`.
+pub async fn start() -> io::Result<Fake> {
+    start_with(Options::default()).await
 }
 
-impl Fake {
-    pub fn log(&self) -> Vec<Entry> {
-        self.log.entries()
-    }
-
-    /// The log as soon as `done` holds for it, or as it is after `patience`.
-    pub async fn log_when(
-        &self,
-        patience: Duration,
-        done: impl Fn(&[Entry]) -> bool,
-    ) -> Vec<Entry> {
-        let waiting = async {
-            loop {
-                let changed = self.log.changed();
-                let entries = self.log.entries();
-                if done(&entries) {
-                    return entries;
-                }
-                changed.await;
-            }
-        };
-        let waited = tokio::time::timeout(patience, waiting).await;
-        waited.unwrap_or_else(|_| self.log.entries())
-    }
+pub async fn start_on(address: SocketAddr) -> io::Result<Fake> {
+    start_with(Options { address, ..Options::default() }).await
 }
 
-impl Drop for Fake {
-    fn drop(&mut self) {
-        self.server.abort();
-    }
+/// HTTP/2 over TLS, so many streams a connection.
+pub async fn start_tls(max_streams: u32) -> io::Result<Fake> {
+    start_with(Options { tls: true, max_streams: Some(max_streams), ..Options::default() }).await
 }
 
-/// Starts a server on a free port of the loopback interface.
-pub async fn start() -> std::io::Result<Fake> {
-    start_on(SocketAddr::from(([127, 0, 0, 1], 0))).await
+pub async fn start_with(options: Options) -> io::Result<Fake> {
+    let server = Arc::new(Server::new(Dialect::OpenAi));
+    let routes = routes(Arc::clone(&server));
+    Fake::start(server, routes, "/v1", options).await
 }
 
-pub async fn start_on(address: SocketAddr) -> std::io::Result<Fake> {
-    let listener = TcpListener::bind(address).await?;
-    let url = format!("http://{}/v1", listener.local_addr()?);
-    let log = Arc::new(Log::default());
-    let routes = routes(Arc::clone(&log));
-    let server = tokio::spawn(async move {
-        // A server of tests has nobody to tell; its callers see a closed port.
-        let _ = axum::serve(listener, routes).await;
-    });
-    Ok(Fake { url, log, server })
-}
-
-fn routes(log: Arc<Log>) -> Router {
+fn routes(server: Arc<Server>) -> Router {
     Router::new()
         .route("/v1/chat/completions", post(chat))
         .route("/v1/embeddings", post(embeddings))
+        .route("/v1/images/generations", post(images))
         .route("/v1/models", get(models))
+        .route("/v1/models/{model}", get(model))
+        .route("/_pictures/{name}", get(picture))
         .route("/_log", get(show_log).delete(clear_log))
-        .fallback(|| async { answers::error(404, "invalid_request_error", None, "no such route") })
-        .layer(middleware::from_fn(authorized))
-        .with_state(log)
+        .fallback(nothing)
+        .with_state(server)
 }
 
-/// Any key will do, but `sk-wrong` and none will not.
-async fn authorized(request: Request, next: Next) -> Response {
-    let key = request.headers().get("authorization").and_then(|key| key.to_str().ok());
-    let open = request.uri().path() == "/_log";
-    match key.and_then(|key| key.strip_prefix("Bearer ")) {
-        Some(key) if key != "sk-wrong" => next.run(request).await,
-        _ if open => next.run(request).await,
-        _ => answers::error(
-            401,
-            "invalid_request_error",
-            Some("invalid_api_key"),
-            "Incorrect API key provided",
-        ),
+async fn chat(State(server): State<Arc<Server>>, asked: Asked) -> Response {
+    asked.answer(&server, async |asked, say| chat::answer(&asked.request, say)).await
+}
+
+async fn embeddings(State(server): State<Arc<Server>>, asked: Asked) -> Response {
+    asked.answer(&server, async |asked, _| embeddings::answer(&asked.request)).await
+}
+
+async fn images(State(server): State<Arc<Server>>, asked: Asked) -> Response {
+    let origin = server.origin();
+    asked.answer(&server, async |asked, _| images::answer(&asked.request, origin)).await
+}
+
+const MODELS: [&str; 8] = [
+    "gpt-4o-mini",
+    "gpt-4o",
+    "gpt-5-mini",
+    "text-embedding-3-small",
+    "gpt-image-1",
+    "dall-e-3",
+    "slow-20",
+    "tool",
+];
+
+fn listed(id: &str) -> serde_json::Value {
+    json!({"id": id, "object": "model", "created": 1_700_000_000, "owned_by": "fake"})
+}
+
+async fn models(State(server): State<Arc<Server>>, asked: Asked) -> Response {
+    let list = async |_: &_, _: &_| {
+        Answer::json(200, &json!({"object": "list", "data": MODELS.map(listed)}))
+    };
+    asked.answer(&server, list).await
+}
+
+async fn model(
+    State(server): State<Arc<Server>>,
+    Path(id): Path<String>,
+    asked: Asked,
+) -> Response {
+    let one = async |_: &_, _: &_| match MODELS.contains(&id.as_str()) {
+        true => Answer::json(200, &listed(&id)),
+        false => errors::failure(crate::reply::Failure::Status(404)),
+    };
+    asked.answer(&server, one).await
+}
+
+async fn picture(State(server): State<Arc<Server>>, Path(name): Path<String>) -> Response {
+    match pictures::named(&name) {
+        Some(png) => sent(Answer::whole(200, "image/png", png)),
+        None => sent(server.dialect.refused(404, "no such picture")),
     }
 }
 
-async fn chat(State(log): State<Arc<Log>>, headers: HeaderMap, body: Bytes) -> Response {
-    let Ok(request) = serde_json::from_slice::<Value>(&body) else {
-        return answers::error(400, "invalid_request_error", None, "the body is not JSON");
-    };
-    let entry = log.open("/v1/chat/completions", &headers, request.clone());
-    let messages = request["messages"].as_array();
-    if messages.is_none_or(Vec::is_empty) {
-        return answers::error(400, "invalid_request_error", None, "messages must not be empty");
-    }
-    answers::chat(&request, entry).await
+async fn nothing(State(server): State<Arc<Server>>, asked: Asked) -> Response {
+    let refused = async |_: &_, _: &_| server.dialect.refused(404, "no such route");
+    asked.answer(&server, refused).await
 }
 
-async fn embeddings(State(log): State<Arc<Log>>, headers: HeaderMap, body: Bytes) -> Response {
-    let Ok(request) = serde_json::from_slice::<Value>(&body) else {
-        return answers::error(400, "invalid_request_error", None, "the body is not JSON");
-    };
-    let mut entry = log.open("/v1/embeddings", &headers, request.clone());
-    entry.done();
-    answers::embeddings(&request)
+async fn show_log(State(server): State<Arc<Server>>) -> Response {
+    axum::Json(server.log.entries()).into_response()
 }
 
-async fn models() -> Response {
-    let model = |id: &str| json!({"id": id, "object": "model", "created": 1_700_000_000, "owned_by": "fake"});
-    let data = ["gpt-4o-mini", "text-embedding-3-small", "slow-20", "tool"].map(model);
-    axum::Json(json!({"object": "list", "data": data})).into_response()
-}
-
-async fn show_log(State(log): State<Arc<Log>>) -> Response {
-    axum::Json(log.entries()).into_response()
-}
-
-async fn clear_log(State(log): State<Arc<Log>>) {
-    log.clear();
+async fn clear_log(State(server): State<Arc<Server>>) {
+    server.log.clear();
 }
