@@ -351,9 +351,10 @@ impl Following {
 /// A run's own reason, as the status its cause would have had.
 fn failed(error: RunError) -> Status {
     let code = match error.reason.as_str() {
-        "INVALID_ARGUMENT" | "CONTEXT_LENGTH_EXCEEDED" | "PROVIDER_BAD_REQUEST" => {
-            Code::InvalidArgument
-        }
+        "INVALID_ARGUMENT"
+        | "CONTEXT_LENGTH_EXCEEDED"
+        | "CONTENT_FILTERED"
+        | "PROVIDER_BAD_REQUEST" => Code::InvalidArgument,
         "NOT_FOUND" | "MODEL_NOT_FOUND" | "AGENT_NOT_FOUND" | "PROVIDER_NOT_FOUND" => {
             Code::NotFound
         }

@@ -58,6 +58,8 @@ pub enum Failure {
     Reset,
     /// It answered with something that is not its dialect.
     Malformed,
+    /// It goes on and on: nobody can hold it.
+    TooLarge,
     /// The stream ended without a finish reason.
     Cut,
     ConnectTimeout,
@@ -83,6 +85,7 @@ impl Failure {
             Self::Unreachable => (Kind::Unavailable, "PROVIDER_UNREACHABLE"),
             Self::Reset => (Kind::Unavailable, "CONNECTION_RESET"),
             Self::Malformed => (Kind::Unavailable, "PROVIDER_MALFORMED"),
+            Self::TooLarge => (Kind::Unavailable, "PROVIDER_ANSWER_TOO_LARGE"),
             Self::Cut => (Kind::Unavailable, "STREAM_CUT"),
             Self::ConnectTimeout => (Kind::Unavailable, "CONNECT_TIMEOUT"),
             Self::FirstTokenTimeout => (Kind::Unavailable, "FIRST_TOKEN_TIMEOUT"),

@@ -180,7 +180,13 @@ impl Exchange {
         for event in parsed {
             self.decoder.push(&event, events)?;
         }
-        outcome.map_err(|error| self.error(Failure::Malformed, &error.to_string()))
+        outcome.map_err(|error| {
+            let failure = match error {
+                sse::Broken::TooLong => Failure::TooLarge,
+                sse::Broken::NotUtf8 => Failure::Malformed,
+            };
+            self.error(failure, &error.to_string())
+        })
     }
 
     /// The body has ended without the last event.
@@ -208,7 +214,7 @@ impl Exchange {
                     body.extend_from_slice(&bytes);
                 }
                 Ok(Ok(Some(_))) => {
-                    return Err(self.error(Failure::Malformed, "the answer is too large"));
+                    return Err(self.error(Failure::TooLarge, "the answer is too large"));
                 }
             }
         }

@@ -44,6 +44,7 @@ pub const fn again(failure: Failure, blindly: bool) -> Again {
         | Failure::Quota
         | Failure::BadRequest
         | Failure::ContextLength
+        | Failure::TooLarge
         | Failure::ContentFilter
         | Failure::NotFound => Again::Never,
     }

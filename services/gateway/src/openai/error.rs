@@ -51,6 +51,7 @@ fn by_reason(reason: &str) -> Option<(u16, &'static str, &'static str)> {
     Some(match reason {
         "MODEL_NOT_FOUND" | "PROVIDER_NOT_FOUND" => (404, INVALID, "model_not_found"),
         "CONTEXT_LENGTH_EXCEEDED" => (400, INVALID, "context_length_exceeded"),
+        "CONTENT_FILTERED" => (400, INVALID, "content_filter"),
         "MESSAGE_TOO_LARGE" => (413, INVALID, "request_too_large"),
         "IDEMPOTENT_CALL_RUNNING" => (409, INVALID, "idempotent_call_running"),
         "IDEMPOTENCY_KEY_REUSED" => (422, INVALID, "idempotency_key_reused"),
