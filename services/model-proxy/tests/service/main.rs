@@ -1,6 +1,8 @@
 //! The service as its callers see it: real gRPC, real HTTP, real weights.
 #![expect(clippy::unwrap_used, reason = "a failed setup is a failed test")]
 
+mod faults;
+mod leaving;
 mod local;
 mod openai;
 mod proxy;

@@ -1,0 +1,237 @@
+//! The fault table: what a caller gets for everything a provider does wrong, in
+//! how many tries, and after how long.
+//!
+//! Each row is a proxy of its own against a server that misbehaves by plan. The
+//! timers are short; a row's time is printed, and asserted from below, because a
+//! provider's word on waiting must be kept, and above in tenfolds.
+
+use crate::proxy::{Failed, Proxy, ask, collect};
+use mesh::error;
+use providers::{End, Failure, Fake, Gzip, Reply, openai};
+use std::time::{Duration, Instant};
+use tonic::Code;
+
+const FIRST_TOKEN: Duration = Duration::from_millis(500);
+const IDLE: Duration = Duration::from_millis(500);
+const TOTAL: Duration = Duration::from_secs(6);
+/// The first pause between tries, and the first two, at their shortest.
+const ONE_PAUSE: Duration = Duration::from_millis(375);
+const TWO_PAUSES: Duration = Duration::from_millis(375 + 750);
+const NONE: Duration = Duration::ZERO;
+
+#[derive(Clone, Copy, Debug)]
+enum Outcome {
+    /// A whole answer, as if nothing had been.
+    Rescued,
+    /// One error with this reason, after this text.
+    Error(Code, &'static str, &'static str),
+}
+
+use Outcome::{Error, Rescued};
+
+struct Row {
+    what: &'static str,
+    replies: Vec<Reply>,
+    endless: Option<Reply>,
+    outcome: Outcome,
+    tries: usize,
+    /// At least so long; at most ten times as long and two seconds.
+    takes: Duration,
+}
+
+fn row(what: &'static str, outcome: Outcome, tries: usize, takes: Duration) -> Row {
+    Row { what, replies: Vec::new(), endless: None, outcome, tries, takes }
+}
+
+impl Row {
+    /// The first call gets this reply, the others the usual.
+    fn once(self, reply: Reply) -> Self {
+        Self { replies: vec![reply], ..self }
+    }
+
+    fn always(self, reply: Reply) -> Self {
+        Self { endless: Some(reply), ..self }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Dialect {
+    OpenAi,
+}
+
+impl Dialect {
+    async fn fake(self) -> Fake {
+        match self {
+            Self::OpenAi => openai::start().await.unwrap(),
+        }
+    }
+
+    const fn names(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Self::OpenAi => ("openai/row", "OPENAI_BASE_URL", "OPENAI_API_KEY"),
+        }
+    }
+}
+
+async fn start(dialect: Dialect) -> (Fake, Proxy) {
+    let fake = dialect.fake().await;
+    let (_, url, key) = dialect.names();
+    let proxy = Proxy::start(&[
+        (url, &fake.url),
+        (key, "sk-test-marker"),
+        ("SKEIN_PROVIDER__CONNECT_TIMEOUT", "2s"),
+        ("SKEIN_PROVIDER__FIRST_TOKEN_TIMEOUT", "500ms"),
+        ("SKEIN_PROVIDER__IDLE_TIMEOUT", "500ms"),
+        ("SKEIN_PROVIDER__TOTAL_TIMEOUT", "6s"),
+    ])
+    .await;
+    (fake, proxy)
+}
+
+/// Plays one row; what is wrong with it, if anything.
+async fn play(dialect: Dialect, row: Row) -> Result<(), String> {
+    let (fake, proxy) = start(dialect).await;
+    fake.script("row", row.replies);
+    if let Some(reply) = row.endless {
+        fake.endless("row", reply);
+    }
+    let begun = Instant::now();
+    let answer = collect(&proxy, ask(dialect.names().0, "one two")).await;
+    let (took, tries) = (begun.elapsed(), fake.tries("row"));
+    let line = |got: &str| {
+        format!("{dialect:?} | {} | {got} | {tries} tries | {} ms", row.what, took.as_millis())
+    };
+    let (good, got) = match (&answer, row.outcome) {
+        (Ok(answer), Rescued) => (answer.text == "You said: one two", line("rescued")),
+        (Err(Failed { text, status }), Error(code, reason, said)) => {
+            let got = error::reason(status).unwrap_or_default();
+            let same = (status.code(), got.as_str(), text.as_str()) == (code, reason, said);
+            (same, line(&format!("{got} after {text:?}: {}", status.message())))
+        }
+        (other, _) => (false, line(&format!("{other:?}"))),
+    };
+    println!("{got}");
+    let in_time = took >= row.takes && took <= row.takes * 10 + Duration::from_secs(2);
+    if good && tries == row.tries && in_time { Ok(()) } else { Err(got) }
+}
+
+async fn all(dialect: Dialect, rows: Vec<Row>) {
+    let played = futures_util::future::join_all(rows.into_iter().map(|row| play(dialect, row)));
+    let wrong: Vec<_> = played.await.into_iter().filter_map(Result::err).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// What the answer's status says.
+fn statuses() -> Vec<Row> {
+    let second = Duration::from_secs(1);
+    let limited = Error(Code::ResourceExhausted, "PROVIDER_RATE_LIMITED", "");
+    let overloaded = Error(Code::Unavailable, "PROVIDER_OVERLOADED", "");
+    vec![
+        row("429, Retry-After 1", Rescued, 2, second).once(Reply::status(429).retry_after("1")),
+        row("429, no word on waiting", Rescued, 2, ONE_PAUSE).once(Reply::status(429)),
+        row("429 for ever", limited, 3, TWO_PAUSES).always(Reply::status(429)),
+        row("429, Retry-After 60", limited, 1, NONE).always(Reply::status(429).retry_after("60")),
+        row("one 500", Rescued, 2, ONE_PAUSE).once(Reply::status(500)),
+        row("503 for ever", overloaded, 3, TWO_PAUSES * 2).always(Reply::status(503)),
+        row("400", Error(Code::InvalidArgument, "PROVIDER_BAD_REQUEST", ""), 1, NONE)
+            .always(Reply::status(400)),
+        row("quota used up", Error(Code::ResourceExhausted, "PROVIDER_QUOTA", ""), 1, NONE)
+            .always(Reply::failure(Failure::Quota)),
+        row("HTML with 502, once", Rescued, 2, ONE_PAUSE).once(Reply::html(502)),
+        row("HTML with 200, once", Rescued, 2, ONE_PAUSE).once(Reply::html(200)),
+        row(
+            "HTML with 200, always",
+            Error(Code::Unavailable, "PROVIDER_MALFORMED", ""),
+            3,
+            TWO_PAUSES,
+        )
+        .always(Reply::html(200)),
+    ]
+}
+
+/// What the connection does.
+fn connections() -> Vec<Row> {
+    let reset = Error(Code::Unavailable, "CONNECTION_RESET", "");
+    let silent = Error(Code::Unavailable, "FIRST_TOKEN_TIMEOUT", "");
+    let cut = Error(Code::Unavailable, "STREAM_CUT", "You said: ");
+    vec![
+        row("reset before headers, once", Rescued, 2, ONE_PAUSE).once(Reply::reset()),
+        row("reset before headers, always", reset, 3, TWO_PAUSES).always(Reply::reset()),
+        row("closed before headers, once", Rescued, 2, ONE_PAUSE).once(Reply::close()),
+        row("accept and silence", silent, 1, FIRST_TOKEN).always(Reply::silence()),
+        row("headers and silence", silent, 1, FIRST_TOKEN).always(Reply::silent_body()),
+        row("first token late", Rescued, 1, FIRST_TOKEN / 5)
+            .once(Reply::usual().late_first(FIRST_TOKEN / 5)),
+        row("first token too late", silent, 1, FIRST_TOKEN)
+            .always(Reply::usual().late_first(FIRST_TOKEN * 20)),
+        row("cut cleanly in mid-stream", cut, 1, NONE).once(Reply::usual().cut(2, End::Clean)),
+        row("reset in mid-stream", cut, 1, NONE)
+            .once(Reply::usual().paced(Duration::from_millis(20)).cut(2, End::Reset)),
+        row("stall in mid-stream", Error(Code::Unavailable, "IDLE_TIMEOUT", "You said: "), 1, IDLE)
+            .once(Reply::usual().stall(2)),
+        row(
+            "pings alone in mid-stream",
+            Error(Code::DeadlineExceeded, "TOTAL_TIMEOUT", "You said: "),
+            1,
+            TOTAL,
+        )
+        .once(Reply::usual().stall_with_pings(2, IDLE / 5)),
+    ]
+}
+
+/// What is in the body.
+fn bodies() -> Vec<Row> {
+    let malformed = |said| Error(Code::Unavailable, "PROVIDER_MALFORMED", said);
+    let junk: &[u8] = b"data: {\"choices\": [nonsense\n\n";
+    vec![
+        row("malformed first chunk, once", Rescued, 2, ONE_PAUSE)
+            .once(Reply::usual().insert(0, junk)),
+        row("malformed chunk in mid-stream", malformed("You said: "), 1, NONE)
+            .once(Reply::usual().insert(2, junk)),
+        row("not UTF-8 in mid-stream", malformed("You said: "), 1, NONE)
+            .once(Reply::usual().insert(2, &b"data: \xff\xfe\n\n"[..])),
+        row("no last word, but a finish reason", Rescued, 1, NONE)
+            .once(Reply::usual().without_done()),
+        row("no usage", Rescued, 1, NONE).once(Reply::usual().without_usage()),
+        row(
+            "no finish reason",
+            Error(Code::Unavailable, "STREAM_CUT", "You said: one two"),
+            1,
+            NONE,
+        )
+        .once(Reply::usual().without_finish()),
+        row(
+            "an error in mid-stream",
+            Error(Code::Unavailable, "PROVIDER_UNAVAILABLE", "You said: "),
+            1,
+            NONE,
+        )
+        .once(Reply::usual().error_after(2)),
+        row("an error before the first token, once", Rescued, 2, ONE_PAUSE)
+            .once(Reply::usual().error_after(0)),
+        row("garbage for gzip, once", Rescued, 2, ONE_PAUSE)
+            .once(Reply::usual().gzip(Gzip::Garbage)),
+        row("garbage for gzip, always", malformed(""), 3, TWO_PAUSES)
+            .always(Reply::usual().gzip(Gzip::Garbage)),
+        row("good gzip", Rescued, 1, NONE).once(Reply::usual().gzip(Gzip::Good)),
+        row("a line of 100 MB", Error(Code::Unavailable, "PROVIDER_ANSWER_TOO_LARGE", ""), 1, NONE)
+            .always(Reply::usual().flood(0, 100 << 20)),
+        row("whole although a stream was asked", Rescued, 1, NONE).once(Reply::usual().whole()),
+        row("CRLF and pings", Rescued, 1, NONE).once(Reply::usual().newline("\r\n").pings()),
+    ]
+}
+
+#[tokio::test]
+async fn openai_statuses() {
+    all(Dialect::OpenAi, statuses()).await;
+}
+
+#[tokio::test]
+async fn openai_connections() {
+    all(Dialect::OpenAi, connections()).await;
+}
+
+#[tokio::test]
+async fn openai_bodies() {
+    all(Dialect::OpenAi, bodies()).await;
+}
