@@ -13,6 +13,8 @@ mod arguments;
 mod extra;
 mod headers;
 pub mod openai;
+#[cfg(test)]
+mod replay;
 mod sources;
 
 pub use headers::{Quota, retry_after};

@@ -166,5 +166,6 @@ fn merge_extra(body: &mut Map<String, Value>, extra_json: &str) -> Result<(), Er
 }
 
 #[cfg(test)]
-#[path = "openai/golden.rs"]
 mod golden;
+#[cfg(test)]
+mod recordings;

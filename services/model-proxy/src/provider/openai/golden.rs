@@ -1,6 +1,5 @@
 //! Pairs of files beside this one: `*.request.json` holds a request of ours and
 //! the provider's, `*.stream.txt` with `*.events.json` a stream and our events.
-//! Recorded streams, where they are at hand, are cut at every byte.
 
 use super::{OpenAi, Provider};
 use crate::{
@@ -15,9 +14,9 @@ use skein_proto::model::v1::{
     ResponseFormat, Role, Sampling, ToolCall, ToolChoice, ToolDefinition, content_part::Part,
     delta::Piece, image::Source, response_format::Format, tool_choice,
 };
-use std::{collections::BTreeMap, path::Path};
+use std::collections::BTreeMap;
 
-fn provider(base_url: &str) -> OpenAi {
+pub(super) fn provider(base_url: &str) -> OpenAi {
     let timer = std::time::Duration::from_secs(1);
     OpenAi::new(&ProviderSettings {
         name: "openai".into(),
@@ -31,7 +30,7 @@ fn provider(base_url: &str) -> OpenAi {
     .unwrap()
 }
 
-fn decoder() -> Box<dyn crate::provider::Decoder> {
+pub(super) fn decoder() -> Box<dyn crate::provider::Decoder> {
     let request = GenerateRequest::default();
     provider("http://127.0.0.1:1").generate("m", &request).unwrap().decoder
 }
@@ -257,50 +256,4 @@ fn a_whole_answer_reads_like_its_stream() {
     let usage = finished.usage.as_ref().unwrap();
     assert_eq!((usage.input_uncached, usage.input_cache_read), (6, 4));
     assert_eq!(finished.extra_json, r#"{"service_tier":"default"}"#);
-}
-
-/// Streams recorded from real providers, with what each must amount to:
-/// text, calls and usage (input, output, estimated) of the stream.
-#[test]
-fn recorded_streams_read_the_same_wherever_they_are_cut() {
-    let folder =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/provider-recordings");
-    if !folder.is_dir() {
-        println!("skipped: no recorded streams beside this checkout");
-        return;
-    }
-    let mut seen = 0;
-    for name in ["openai-chat", "openai-chat-raw-sse"] {
-        for entry in std::fs::read_dir(folder.join(name)).unwrap() {
-            let path = entry.unwrap().path();
-            if path.to_string_lossy().ends_with(".sse.txt") {
-                replay(&path);
-                seen += 1;
-            }
-        }
-    }
-    assert!(seen >= 15, "only {seen} recordings");
-}
-
-fn replay(path: &Path) {
-    let stream = std::fs::read(path).unwrap();
-    let (whole, outcome) = decode([stream.as_slice()]);
-    outcome.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let joined = join(&whole);
-    assert_eq!(joined.finished, 1, "{}", path.display());
-    for (id, name, arguments) in joined.calls.values() {
-        let parsed: Value = serde_json::from_str(arguments)
-            .unwrap_or_else(|error| panic!("{}: {arguments:?}: {error}", path.display()));
-        assert!(parsed.is_object() && !id.is_empty() && !name.is_empty(), "{}", path.display());
-    }
-    let says = !joined.text.is_empty() || !joined.calls.is_empty() || !joined.refusal.is_empty();
-    assert!(says, "{}", path.display());
-    let (bytes, _) = decode(stream.chunks(1));
-    assert_eq!(bytes, whole, "{} byte by byte", path.display());
-    // Byte by byte has cut at every border at once; some cuts alone as well.
-    let step = stream.len() / 100 + 1;
-    for at in (0..stream.len()).step_by(step) {
-        let (head, tail) = stream.split_at(at);
-        assert_eq!(decode([head, tail]).0, whole, "{} at {at}", path.display());
-    }
 }
