@@ -194,7 +194,9 @@ impl Caller {
         tried: &[usize],
         tries: u32,
     ) -> Option<Duration> {
-        let again = retry::again(error.failure()?, target.provider.repeats_blindly());
+        let failure = error.failure()?;
+        let again = retry::again(failure, target.provider.repeats_blindly());
+        let again = again.hinted(failure, error.hint());
         // Another key has its own limits: there is nothing to wait for.
         let fresh = (0..target.provider.keys().len()).any(|key| !tried.contains(&key));
         let of_the_key = matches!(

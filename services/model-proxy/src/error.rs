@@ -25,12 +25,20 @@ pub enum Error {
         param: Option<String>,
         /// How often it was asked.
         tries: u32,
+        hint: Hint,
     },
     /// More work for the embedded models than the queue holds.
     #[error("the embedded models have {0} requests waiting: try again shortly")]
     Busy(usize),
     #[error("run embedded model: {0}")]
     Local(String),
+}
+
+/// What a provider says about asking for the same again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hint {
+    pub again: Option<bool>,
+    pub after: Option<Duration>,
 }
 
 /// Why a provider did not answer.
@@ -127,6 +135,22 @@ impl Error {
         self
     }
 
+    /// What the provider itself says about asking again.
+    pub fn hint(&self) -> Hint {
+        match self {
+            Self::Provider { hint, .. } => *hint,
+            _ => Hint::default(),
+        }
+    }
+
+    #[must_use]
+    pub fn hinted(mut self, said: Hint) -> Self {
+        if let Self::Provider { hint, .. } = &mut self {
+            *hint = said;
+        }
+        self
+    }
+
     /// Whether the same was asked more than once, so that nobody above does.
     pub fn was_retried(&self) -> bool {
         matches!(self, Self::Provider { tries, .. } if *tries > 1)
@@ -138,7 +162,8 @@ impl Error {
 
     pub fn provider(provider: &str, failure: Failure, message: impl Into<String>) -> Self {
         let (provider, message) = (provider.to_owned(), message.into());
-        Self::Provider { provider, failure, message, param: None, tries: 1 }
+        let (param, tries, hint) = (None, 1, Hint::default());
+        Self::Provider { provider, failure, message, param, tries, hint }
     }
 }
 

@@ -11,7 +11,7 @@
 use crate::{
     config::Timers,
     error::{Error, Failure},
-    provider::{Ask, Decoder, Event, Follow, Key, Provider, Quota, retry_after},
+    provider::{Ask, Decoder, Event, Follow, Key, Provider, Quota, refused},
     sse,
     transport::{Cut, Lost, Reply, Transport},
 };
@@ -127,10 +127,10 @@ impl Exchange {
         self.quota = self.path.provider.quota(reply.headers());
         self.request_id = request_id(reply.headers());
         if !(200..300).contains(&status) {
-            let failure = Failure::of_status(status, retry_after(reply.headers()));
+            let headers = reply.headers().clone();
             // A body that does not come changes the message, never the failure.
             let body = self.body(&mut reply, MAX_ERROR).await.unwrap_or_default();
-            return Err(self.path.provider.refusal(failure, &body));
+            return Err(refused(self.path.provider.as_ref(), status, &headers, &body));
         }
         self.streamed = match kind(reply.headers()) {
             "text/html" => {

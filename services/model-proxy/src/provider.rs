@@ -16,12 +16,13 @@ pub mod openai;
 #[cfg(test)]
 mod replay;
 mod sources;
+mod wait;
 
 pub use headers::{Quota, retry_after};
 
 use crate::{
     config::{Config, Kind, ProviderSettings},
-    error::{Error, Failure},
+    error::{Error, Failure, Hint},
     sse,
 };
 use bytes::Bytes;
@@ -161,6 +162,21 @@ pub fn registry(config: &Config) -> Result<Vec<Arc<dyn Provider>>, Error> {
             })
         })
         .collect()
+}
+
+/// What an error answer means: the status line first, then the headers, and
+/// its body sharpens both.
+pub fn refused(
+    provider: &dyn Provider,
+    status: u16,
+    headers: &http::HeaderMap,
+    body: &[u8],
+) -> Error {
+    let document = || serde_json::from_slice(body).ok();
+    let after = retry_after(headers).or_else(|| wait::in_body(&document()?));
+    let failure = Failure::of_status(status, after);
+    let hint = Hint { again: headers::should_retry(headers), after };
+    provider.refusal(failure, body).hinted(hint)
 }
 
 fn bearers(settings: &ProviderSettings) -> Result<Vec<Key>, Error> {

@@ -6,7 +6,7 @@
 //!   calls may be repeated blindly.
 //! - The provider's own word on waiting is never undercut.
 
-use crate::error::Failure;
+use crate::error::{Failure, Hint};
 use std::time::Duration;
 
 /// Pauses double from here, as in the providers' own SDKs…
@@ -51,6 +51,21 @@ pub const fn again(failure: Failure, blindly: bool) -> Again {
 }
 
 impl Again {
+    /// The same, after what the provider says itself. That there is nothing
+    /// left to spend no asking again will change.
+    #[must_use]
+    pub fn hinted(self, failure: Failure, hint: Hint) -> Self {
+        match (self, hint) {
+            (_, Hint { again: Some(false), .. }) | (Self::Never, Hint { again: None, .. }) => {
+                Self::Never
+            }
+            (Self::Never, _) if matches!(failure, Failure::Quota) => Self::Never,
+            (_, Hint { after: Some(wait), .. }) => Self::After(wait),
+            (Self::Never, _) => Self::Soon,
+            (known, _) => known,
+        }
+    }
+
     /// How long to wait before try number `tries + 1`. `chance`, from 0 to 1,
     /// takes up to a quarter off, so that those who failed together do not come
     /// back together; of the provider's own word nothing is taken off, but a
@@ -82,6 +97,19 @@ mod tests {
         let asked = Duration::from_secs(2);
         assert!(Again::After(asked).pause(5, 0.0).unwrap() >= asked);
         assert_eq!(Again::Never.pause(1, 0.0), None);
+    }
+
+    #[test]
+    fn the_providers_own_word_decides() {
+        let (again, after) = (|again| Hint { again, after: None }, Some(Duration::from_secs(3)));
+        let waits = Hint { again: None, after };
+        let of = |failure, hint| self::again(failure, true).hinted(failure, hint);
+        assert_eq!(of(Failure::Unavailable, again(Some(false))), Again::Never);
+        assert_eq!(of(Failure::BadRequest, again(Some(true))), Again::Soon);
+        assert_eq!(of(Failure::Quota, again(Some(true))), Again::Never);
+        assert_eq!(of(Failure::Overloaded, waits), Again::After(Duration::from_secs(3)));
+        assert_eq!(of(Failure::BadRequest, waits), Again::Never);
+        assert_eq!(of(Failure::Overloaded, again(None)), Again::Slowly);
     }
 
     #[test]

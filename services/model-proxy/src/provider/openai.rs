@@ -13,7 +13,7 @@ mod stream;
 use super::{Ask, Embedded, Key, Provider, extra};
 use crate::{
     config::ProviderSettings,
-    error::{Error, Failure},
+    error::{Error, Failure, Hint},
 };
 use bytes::Bytes;
 use serde_json::{Map, Value};
@@ -125,7 +125,14 @@ fn refusal(failure: Failure, error: &Value) -> Error {
         _ => said.to_owned(),
     };
     let param = error["param"].as_str().map(str::to_owned);
-    Error::Provider { provider: NAME.to_owned(), failure, message, param, tries: 1 }
+    Error::Provider {
+        provider: NAME.to_owned(),
+        failure,
+        message,
+        param,
+        tries: 1,
+        hint: Hint::default(),
+    }
 }
 
 /// What an error object inside a stream that began well amounts to.

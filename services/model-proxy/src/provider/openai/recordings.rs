@@ -6,10 +6,14 @@
 use super::{Provider as _, golden};
 use crate::{
     error::Failure,
-    provider::replay::{Framing, decode, files, folder, prove, read, told},
+    provider::{
+        refused,
+        replay::{Framing, decode, files, folder, prove, read, told},
+    },
 };
 use mesh::error::ServiceError as _;
 use skein_proto::model::v1::{EmbedInput, EmbedRequest};
+use std::time::Duration;
 
 /// Name, and what it tells: texts by choice (length and hash), calls, why each
 /// choice ended, tokens (input: uncached + read + written, output, reasoning).
@@ -99,7 +103,12 @@ const ERRORS: [(&str, u16, Failure, Option<&str>); 4] = [
         Some("response_format"),
     ),
     ("openai-responses/openai-error.1.json", 429, Failure::Quota, None),
-    ("google/google-429-retry-info.json", 429, Failure::RateLimited { retry_after: None }, None),
+    (
+        "google/google-429-retry-info.json",
+        429,
+        Failure::RateLimited { retry_after: Some(Duration::from_millis(34_400)) },
+        None,
+    ),
 ];
 
 /// Beginnings of names, and why.
@@ -165,8 +174,8 @@ fn errors_mean_what_is_written_down() {
     let Some(folder) = folder() else { return };
     for (name, status, meant, about) in ERRORS {
         let body = std::fs::read(folder.join(name)).unwrap();
-        let failure = Failure::of_status(status, None);
-        let error = golden::provider("http://127.0.0.1:1").refusal(failure, &body);
+        let provider = golden::provider("http://127.0.0.1:1");
+        let error = refused(&provider, status, &http::HeaderMap::new(), &body);
         assert_eq!((error.failure(), error.field()), (Some(meant), about), "{name}");
     }
 }
