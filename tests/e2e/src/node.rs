@@ -6,6 +6,7 @@
 //! - Each script runs in a folder of its own, so that tests can run side by side.
 
 use crate::{KEY, Mesh, programs, python, skip, workspace};
+use python_env::succeed;
 use sha2::{Digest as _, Sha256};
 use std::{
     fs,
@@ -80,13 +81,4 @@ fn generate(python: &Path, packages: &Path, out: &Path) {
         command.arg(format!("skein/{name}/v1/{name}.proto"));
     }
     succeed(&mut command);
-}
-
-/// Gives the stdout of `command`; shows everything it wrote when it fails.
-pub(crate) fn succeed(command: &mut Command) -> String {
-    let output = command.output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (out, err) = (text(&output.stdout), text(&output.stderr));
-    assert!(output.status.success(), "{command:?} failed:\n{out}\n{err}");
-    out
 }

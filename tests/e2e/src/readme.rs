@@ -6,6 +6,7 @@
 //! - grpcurl is one pinned release with a known digest.
 
 use crate::{KEY, Mesh, node, programs, python, skip, workspace};
+use python_env::succeed;
 use sha2::{Digest as _, Sha256};
 use std::{
     fs,
@@ -144,7 +145,7 @@ impl<'a> Terminal<'a> {
         shell.args(["-euo", "pipefail", "-c", &format!("{}{script}", self.setup)]);
         path.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
         let path = std::env::join_paths(path).unwrap();
-        let said = node::succeed(shell.env("PATH", path).current_dir(dir));
+        let said = succeed(shell.env("PATH", path).current_dir(dir));
         drop(folder);
         Some(said)
     }
@@ -171,8 +172,8 @@ fn fetch_grpcurl(python: &Path) -> Option<PathBuf> {
     }
     let digest = hex::encode(Sha256::digest(fs::read(&archive).unwrap()));
     assert_eq!(digest, SHA256, "{}", archive.display());
-    node::succeed(Command::new("tar").arg("-xzf").arg(&archive).arg("-C").arg(&dir));
-    node::succeed(Command::new("chmod").arg("+x").arg(&program));
+    succeed(Command::new("tar").arg("-xzf").arg(&archive).arg("-C").arg(&dir));
+    succeed(Command::new("chmod").arg("+x").arg(&program));
     Some(program)
 }
 
