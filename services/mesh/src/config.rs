@@ -188,6 +188,11 @@ impl Reader<'_> {
         self.read(key, true)
     }
 
+    /// Whether anything sets it.
+    pub fn given(&self, key: Key) -> bool {
+        self.find(key).is_some()
+    }
+
     /// A complaint about a setting that parses but cannot be right.
     pub fn complain(&mut self, key: Key, message: impl Display) {
         self.complaints.push(format!("{}: {message}", name_for_people(key)));

@@ -6,7 +6,8 @@
 //! how it is called ([`serve`], [`front`], [`deadline`], [`auth`], [`ready`], [`peer`]),
 //! how much it takes on, when it leaves and is woken ([`load`], [`grow`],
 //! [`idle`], [`wake`], [`machines`], [`watchdog`]), and what it says about
-//! itself ([`telemetry`], [`process`], [`error`]).
+//! itself ([`telemetry`], [`process`], [`error`]). What a call costs is in [`price`],
+//! because whoever reserves and whoever settles must agree.
 
 pub mod auth;
 pub mod call;
@@ -31,6 +32,7 @@ pub mod machines;
 pub mod methods;
 pub mod observe;
 pub mod peer;
+pub mod price;
 pub mod process;
 pub mod ready;
 pub mod retry;

@@ -8,7 +8,8 @@ mod providers;
 pub use providers::{Kind, ProviderSettings};
 
 use mesh::config::{Common, ConfigError, Reader, Setting, Sources, Time, key};
-use std::{path::PathBuf, time::Duration};
+use crate::price::Prices;
+use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 pub const ROLE: &str = "model-proxy";
 
@@ -18,6 +19,7 @@ pub struct Config {
     pub providers: Vec<ProviderSettings>,
     pub call: CallSettings,
     pub local: LocalSettings,
+    pub prices: Arc<Prices>,
 }
 
 /// The four timers on a provider call.
@@ -29,6 +31,55 @@ pub struct Timers {
     /// Between any two pieces that the provider sends, its pings included.
     pub idle: Duration,
     pub total: Duration,
+}
+
+/// Those of the timers that somebody has set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Patience {
+    pub first_token: Option<Duration>,
+    pub idle: Option<Duration>,
+    pub total: Option<Duration>,
+}
+
+impl Patience {
+    /// For models that think for minutes before they say a word.
+    pub const REASONING: Self = Self {
+        first_token: Some(Duration::from_secs(300)),
+        idle: Some(Duration::from_secs(120)),
+        total: Some(Duration::from_secs(1800)),
+    };
+
+    /// Without those that `other` sets.
+    #[must_use]
+    pub fn unless(self, other: Self) -> Self {
+        Self {
+            first_token: self.first_token.filter(|_| other.first_token.is_none()),
+            idle: self.idle.filter(|_| other.idle.is_none()),
+            total: self.total.filter(|_| other.total.is_none()),
+        }
+    }
+
+    /// With what `other` sets in the place of its own.
+    #[must_use]
+    pub fn then(self, other: Self) -> Self {
+        Self {
+            first_token: other.first_token.or(self.first_token),
+            idle: other.idle.or(self.idle),
+            total: other.total.or(self.total),
+        }
+    }
+}
+
+impl Timers {
+    #[must_use]
+    pub fn with(self, set: Patience) -> Self {
+        Self {
+            connect: self.connect,
+            first_token: set.first_token.unwrap_or(self.first_token),
+            idle: set.idle.unwrap_or(self.idle),
+            total: set.total.unwrap_or(self.total),
+        }
+    }
 }
 
 /// How patient a call is with a provider that fails.
@@ -69,13 +120,33 @@ impl Config {
             longest_wait: time(&mut reader, "provider.longest_wait", 10),
         };
         let providers = providers::read(&mut reader, timers);
+        let prices = prices(&mut reader);
         let local = LocalSettings {
             models: reader.or(key("local.models"), "./models".to_owned()).into(),
             threads: positive(&mut reader, "local.threads", cores()),
             queue: positive(&mut reader, "local.queue", 64),
         };
-        reader.finish(|| Some(Self { common: common?, providers, call, local }))
+        reader.finish(|| Some(Self { common: common?, providers, call, local, prices: prices? }))
     }
+}
+
+/// The built-in table with the operator's file in it.
+fn prices(reader: &mut Reader<'_>) -> Option<Arc<Prices>> {
+    let key = key("prices.file");
+    let path: Option<String> = reader.optional(key);
+    let text = path.map(|path| {
+        fs::read_to_string(&path).map_err(|error| vec![format!("cannot read {path}: {error}")])
+    });
+    let prices = Prices::built_in().and_then(|prices| match text.transpose()? {
+        Some(text) => prices.with(&text),
+        None => Ok(prices),
+    });
+    let prices = prices.map_err(|complaints| {
+        for complaint in complaints {
+            reader.complain(key, complaint);
+        }
+    });
+    prices.ok().map(Arc::new)
 }
 
 fn positive(reader: &mut Reader<'_>, path: &'static str, default: usize) -> usize {

@@ -6,7 +6,7 @@
 
 use crate::{
     call::{Begun, Caller, Target},
-    config::{Config, Timers},
+    config::{Config, Patience, Timers},
     error::Error,
     estimate,
     health::Health,
@@ -16,6 +16,7 @@ use crate::{
     usage::Tally,
 };
 use futures_util::StreamExt as _;
+use mesh::clock;
 use skein_proto::model::v1::{
     EmbedRequest, Embedding, GenerateRequest, Model, ModelHealth, Usage, embed_input::Input,
 };
@@ -34,7 +35,7 @@ const LIST_AGE: Duration = Duration::from_secs(300);
 const LIST_WAIT: Duration = Duration::from_secs(3);
 
 pub struct Models {
-    providers: Vec<(Arc<dyn Provider>, Timers)>,
+    providers: Vec<(Arc<dyn Provider>, (Timers, Patience))>,
     caller: Option<Caller>,
     prices: Arc<Prices>,
     listed: Mutex<Option<(Instant, Vec<Model>)>>,
@@ -53,14 +54,12 @@ impl Models {
         let providers = provider::registry(config)?;
         // Without a provider no certificates are looked for.
         let caller = (!providers.is_empty()).then(|| caller(config, &providers)).transpose()?;
-        let timers = config.providers.iter().map(|settings| settings.timers);
+        let timers = config.providers.iter().map(|settings| (settings.timers, settings.patience));
         let providers = providers.into_iter().zip(timers).collect();
-        let prices =
-            Prices::known().map_err(|error| Error::Local(format!("read prices: {error}")))?;
         Ok(Self {
             providers,
             caller,
-            prices: Arc::new(prices),
+            prices: Arc::clone(&config.prices),
             listed: Mutex::new(None),
             #[cfg(feature = "local")]
             local: Engine::start(&config.local)?,
@@ -132,7 +131,7 @@ impl Models {
             estimated: true,
             ..Usage::default()
         });
-        usage.cost = Some(self.prices.cost(&name.full(), &usage));
+        usage.cost = Some(self.prices.cost(&name.full(), &usage, clock::now_seconds()));
         Ok((embeddings, usage))
     }
 
@@ -155,7 +154,7 @@ impl Models {
             return models.clone();
         }
         let mut models = Vec::new();
-        for (provider, timers) in &self.providers {
+        for (provider, (timers, _)) in &self.providers {
             match self.list_one(provider, *timers, caller).await {
                 Ok(found) => models.extend(found),
                 Err(error) => {
@@ -185,17 +184,26 @@ impl Models {
                 model.context_window = known.context_window;
                 model.max_output = known.max_output;
                 model.dimensions = known.dimensions;
-                model.price = Some(known.price());
+                model.price = known.price(clock::now_seconds()).cloned();
             }
         }
         Ok(models)
     }
 
     fn remote(&self, name: &Name) -> Option<(Target, &Caller)> {
-        let (provider, timers) =
+        let (provider, (timers, given)) =
             self.providers.iter().find(|(known, _)| *known.name() == name.provider)?;
         let (provider, model) = (Arc::clone(provider), name.id.clone());
-        Some((Target { provider, model, timers: *timers }, self.caller.as_ref()?))
+        let timers = timers.with(self.patience(name, *given));
+        Some((Target { provider, model, timers }, self.caller.as_ref()?))
+    }
+
+    /// The timers that differ from the provider's for this model: those of the
+    /// price file before all, and what thinking takes where nobody set any.
+    fn patience(&self, name: &Name, given: Patience) -> Patience {
+        let Some(listed) = self.prices.find(&name.full()) else { return Patience::default() };
+        let thinks = if listed.reasoning { Patience::REASONING } else { Patience::default() };
+        thinks.unless(given).then(listed.patience)
     }
 
     #[cfg(feature = "local")]

@@ -1,114 +1,128 @@
-//! What a call costs, in integer billionths of a US dollar.
+//! Which price a model has on which day, and what is known of its limits.
+//!
+//! The table is `prices.json`, made by `scripts/prices.py`; a file of one's own
+//! in the same shape (`SKEIN_PRICES__FILE`) changes and extends it.
 //!
 //! Invariants:
 //! - A price that is not in the table is unknown, and unknown is never zero.
-//! - More tokens never cost less, tiers for long contexts included.
+//! - A dated release (`…-2024-07-18`, `…-20240718`) has the price of the model
+//!   it is a release of; no other name is taken for another.
+//! - A call is priced as of its own day; before the first day of a table that
+//!   only knows today, today's price holds.
 //! - Models that run here cost nothing, and that is known.
 
-use serde::Deserialize;
+mod fields;
+mod file;
+
+pub use file::MODES;
+
+use crate::config::Patience;
+use mesh::price;
 use skein_proto::model::v1::{Capability, Cost, Price, Usage};
+use std::collections::BTreeMap;
 
-/// Tokens that the prices of the table are for.
-const PER: i128 = 1_000_000;
-
-/// One model of `prices.json`; amounts are billionths of a US dollar for a
-/// million tokens, as published in November 2026.
-#[derive(Debug, Deserialize)]
+/// What is known of a model.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Listed {
-    pub id: String,
-    pub mode: String,
-    #[serde(flatten)]
-    rates: Rates,
-    #[serde(default)]
+    pub mode: &'static str,
     pub context_window: i64,
-    #[serde(default)]
     pub max_output: i64,
-    #[serde(default)]
     pub dimensions: i32,
-    #[serde(default)]
-    tools: bool,
-    #[serde(default)]
-    vision: bool,
-    #[serde(default)]
-    json_schema: bool,
-    #[serde(default)]
-    tiers: Vec<Tier>,
+    pub tools: bool,
+    pub vision: bool,
+    pub json_schema: bool,
+    pub reasoning: bool,
+    /// Days since 1970 on which the provider says it ends.
+    pub retires: Option<i64>,
+    /// Timers that the operator's file gives it.
+    pub patience: Patience,
+    /// From which day (since 1970), oldest first.
+    rows: Vec<(i64, Price)>,
 }
 
-#[derive(Debug, Deserialize)]
-struct Rates {
-    input: i64,
-    output: i64,
-    cache_read: Option<i64>,
-    cache_write: Option<i64>,
-}
-
-/// Rates of the whole call once its input is longer than `above` tokens.
-#[derive(Debug, Deserialize)]
-struct Tier {
-    above: i64,
-    #[serde(flatten)]
-    rates: Rates,
-}
-
-pub struct Prices(Vec<Listed>);
+#[derive(Clone, Debug)]
+pub struct Prices(BTreeMap<String, Listed>);
 
 impl Prices {
-    pub fn known() -> Result<Self, serde_json::Error> {
-        serde_json::from_str(include_str!("prices.json")).map(Self)
+    /// Errors are complaints about the file, all of them.
+    pub fn built_in() -> Result<Self, Vec<String>> {
+        let mut table = Self(BTreeMap::new());
+        for entry in file::read(include_str!("prices.json"))? {
+            entry.put(&mut table.0);
+        }
+        Ok(table)
     }
 
-    /// The entry of a model; a dated release (`…-2024-07-18`) is priced as the
-    /// model it is a release of.
+    /// The same with a file's models in it.
+    pub fn with(mut self, text: &str) -> Result<Self, Vec<String>> {
+        let mut complaints = Vec::new();
+        for entry in file::read(text)? {
+            complaints.extend(entry.doubts(&self));
+            entry.put(&mut self.0);
+        }
+        if complaints.is_empty() { Ok(self) } else { Err(complaints) }
+    }
+
     pub fn find(&self, model: &str) -> Option<&Listed> {
-        let entry = |id: &str| self.0.iter().find(|listed| listed.id == id);
-        entry(model).or_else(|| entry(without_date(model)?))
+        self.entry(model).map(|(_, listed)| listed)
     }
 
-    pub fn all(&self) -> &[Listed] {
-        &self.0
+    /// The name that a model has in the table.
+    pub fn name(&self, model: &str) -> Option<&str> {
+        self.entry(model).map(|(name, _)| name)
     }
 
-    pub fn cost(&self, model: &str, usage: &Usage) -> Cost {
+    /// `at` is in seconds since 1970.
+    pub fn price(&self, model: &str, at: i64) -> Option<&Price> {
+        self.find(model)?.price(at)
+    }
+
+    /// What a usage of `model` cost at that time.
+    pub fn cost(&self, model: &str, usage: &Usage, at: i64) -> Cost {
         if model.starts_with("local/") {
             return Cost { nano_usd: Some(0) };
         }
-        Cost { nano_usd: self.find(model).map(|listed| listed.cost(usage)) }
+        let price = self.price(model, at);
+        Cost { nano_usd: price.and_then(|price| price::cost(price, usage)) }
+    }
+
+    fn entry(&self, model: &str) -> Option<(&str, &Listed)> {
+        let found = |name: &str| self.0.get_key_value(name);
+        let (name, listed) = found(model).or_else(|| found(without_date(model)?))?;
+        Some((name.as_str(), listed))
     }
 }
 
 impl Listed {
-    fn cost(&self, usage: &Usage) -> i64 {
-        let input = usage.input_uncached + usage.input_cache_read + usage.input_cache_write;
-        let tier = self.tiers.iter().filter(|tier| input > tier.above).max_by_key(|t| t.above);
-        let rates = tier.map_or(&self.rates, |tier| &tier.rates);
-        let sum: i128 = [
-            (usage.input_uncached, rates.input),
-            (usage.input_cache_read, rates.cache_read.unwrap_or(rates.input)),
-            (usage.input_cache_write, rates.cache_write.unwrap_or(rates.input)),
-            (usage.output, rates.output),
-        ]
-        .into_iter()
-        .map(|(tokens, rate)| i128::from(tokens.max(0)) * i128::from(rate))
-        .sum();
-        i64::try_from(sum.div_euclid(PER) + i128::from(sum % PER != 0)).unwrap_or(i64::MAX)
-    }
-
-    pub fn price(&self) -> Price {
-        Price {
-            input: self.rates.input,
-            output: self.rates.output,
-            cache_read: self.rates.cache_read,
-            cache_write: self.rates.cache_write,
-            per_image: None,
+    fn new() -> Self {
+        Self {
+            mode: MODES[0],
+            context_window: 0,
+            max_output: 0,
+            dimensions: 0,
+            tools: false,
+            vision: false,
+            json_schema: false,
+            reasoning: false,
+            retires: None,
+            patience: Patience::default(),
+            rows: Vec::new(),
         }
     }
 
+    /// `at` is in seconds since 1970.
+    pub fn price(&self, at: i64) -> Option<&Price> {
+        let day = at.div_euclid(86_400);
+        let begun = self.rows.iter().rev().find(|(from, _)| *from <= day);
+        begun.or_else(|| self.rows.first()).map(|(_, price)| price)
+    }
+
     pub fn capabilities(&self) -> Vec<i32> {
-        let embeds = self.mode == "embedding";
         [
-            (!embeds, Capability::Chat),
-            (embeds, Capability::Embed),
+            (self.mode == "chat", Capability::Chat),
+            (self.mode == "embedding", Capability::Embed),
+            (self.mode == "image", Capability::Image),
+            (self.mode == "rerank", Capability::Rerank),
             (self.tools, Capability::Tools),
             (self.json_schema, Capability::JsonSchema),
             (self.vision, Capability::ImageInput),
@@ -119,51 +133,24 @@ impl Listed {
     }
 }
 
-/// `gpt-4o-2024-08-06` → `gpt-4o`.
+/// `gpt-4o-2024-08-06` and `claude-haiku-4-5-20251001` without their days.
 fn without_date(model: &str) -> Option<&str> {
-    let (name, date) = model.split_at_checked(model.len().checked_sub(11)?)?;
-    let shape = date.bytes().enumerate().all(|(at, byte)| match at {
-        0 | 5 | 8 => byte == b'-',
-        _ => byte.is_ascii_digit(),
-    });
-    shape.then_some(name)
+    let end = |length: usize| model.split_at_checked(model.len().checked_sub(length)?);
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let dashed = || {
+        let (name, date) = end(11)?;
+        fields::day(date.strip_prefix('-')?).map(|_| name)
+    };
+    let plain = || {
+        let (name, date) = end(9)?;
+        let date = date.strip_prefix('-').filter(|date| digits(date))?;
+        let (year, rest) = date.split_at(4);
+        let (month, day) = rest.split_at(2);
+        fields::day(&format!("{year}-{month}-{day}")).map(|_| name)
+    };
+    dashed().or_else(plain)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn usage(input: i64, cached: i64, output: i64) -> Usage {
-        Usage { input_uncached: input, input_cache_read: cached, output, ..Usage::default() }
-    }
-
-    #[test]
-    fn classes_are_summed_at_their_own_price() {
-        let prices = Prices::known().unwrap();
-        // $0.15, $0.075 and $0.60 for a million tokens.
-        let cost = prices.cost("openai/gpt-4o-mini", &usage(1000, 200, 10));
-        assert_eq!(cost.nano_usd, Some(1000 * 150 + 200 * 75 + 10 * 600));
-        let dated = prices.cost("openai/gpt-4o-mini-2024-07-18", &usage(1000, 200, 10));
-        assert_eq!(dated, cost);
-    }
-
-    #[test]
-    fn unknown_is_not_zero_and_local_is() {
-        let prices = Prices::known().unwrap();
-        assert_eq!(prices.cost("openai/my-own", &usage(1, 0, 1)).nano_usd, None);
-        assert_eq!(prices.cost("local/extractive", &usage(1, 0, 1)).nano_usd, Some(0));
-    }
-
-    #[test]
-    fn more_tokens_never_cost_less() {
-        let prices = Prices::known().unwrap();
-        for listed in prices.all() {
-            let mut last = 0;
-            for tokens in (0..400_000).step_by(1000) {
-                let cost = listed.cost(&usage(tokens, tokens / 3, tokens / 7));
-                assert!(cost >= last, "{} at {tokens}", listed.id);
-                last = cost;
-            }
-        }
-    }
-}
+#[path = "price/tests.rs"]
+mod tests;

@@ -6,6 +6,7 @@
 //! - The provider's own count always wins.
 
 use crate::{estimate, price::Prices};
+use mesh::clock;
 use skein_proto::model::v1::{Delta, Finished, Usage, delta::Piece};
 use std::sync::Arc;
 
@@ -13,6 +14,8 @@ pub struct Tally {
     prices: Arc<Prices>,
     /// `<provider>/<id>`.
     model: String,
+    /// When the call began, in seconds since 1970.
+    at: i64,
     input: i64,
     output: i64,
 }
@@ -20,7 +23,7 @@ pub struct Tally {
 impl Tally {
     /// `input` is the estimated size of what is asked.
     pub fn new(prices: Arc<Prices>, model: String, input: i64) -> Self {
-        Self { prices, model, input, output: 0 }
+        Self { prices, model, at: clock::now_seconds(), input, output: 0 }
     }
 
     pub fn delta(&mut self, delta: &Delta) {
@@ -36,14 +39,14 @@ impl Tally {
     /// Completes what the provider said at the end.
     pub fn finish(&self, finished: &mut Finished) {
         let mut usage = finished.usage.unwrap_or_else(|| self.estimate());
-        usage.cost = Some(self.prices.cost(&self.model, &usage));
+        usage.cost = Some(self.prices.cost(&self.model, &usage, self.at));
         finished.usage = Some(usage);
     }
 
     /// What an answer that ended here has used.
     pub fn partial(&self) -> Usage {
         let mut usage = self.estimate();
-        usage.cost = Some(self.prices.cost(&self.model, &usage));
+        usage.cost = Some(self.prices.cost(&self.model, &usage, self.at));
         usage
     }
 

@@ -92,7 +92,7 @@ fn stricter(agent: &Limits, run: Option<&RunLimits>) -> Limits {
 /// no budget or the price is not known.
 pub fn affordable(limits: &Limits, spent: Option<i64>, price: Option<&Price>) -> Option<i64> {
     let left = i128::from(limits.max_nano_usd?) - i128::from(spent.unwrap_or(0));
-    let per_million = i128::from(price?.output);
+    let per_million = i128::from(price?.output?);
     if per_million <= 0 {
         return None;
     }
@@ -148,7 +148,7 @@ mod tests {
             max_nano_usd: Some(1_000),
             ..Agents::default().get("").unwrap().limits.clone()
         };
-        let price = Price { output: 10_000_000, ..Price::default() };
+        let price = Price { output: Some(10_000_000), ..Price::default() };
         assert_eq!(affordable(&limits, Some(400), Some(&price)), Some(60));
         assert_eq!(affordable(&limits, Some(4_000), Some(&price)), Some(0));
         assert_eq!(affordable(&limits, None, None), None);

@@ -8,9 +8,9 @@
 //! To add a provider: a row of [`KNOWN`]; if it speaks a dialect of its own,
 //! a [`Kind`] too.
 
-use super::Timers;
+use super::{Patience, Timers};
 use mesh::config::{Key, Reader, Secret, Time, key};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 /// Which dialect a provider speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +33,8 @@ pub struct ProviderSettings {
     /// The version of its API to ask for, where the provider has several.
     pub version: Option<String>,
     pub timers: Timers,
+    /// Those of them that are not defaults.
+    pub patience: Patience,
 }
 
 /// A row: what a provider is called, where it is, and its SDK's variables.
@@ -118,6 +120,15 @@ fn one(reader: &mut Reader<'_>, known: &Known, timers: Timers) -> Option<Provide
         idle: time(reader, setting("idle_timeout"), timers.idle),
         total: time(reader, setting("total_timeout"), timers.total),
     };
+    let given = |reader: &Reader<'_>, end: &str, time: Duration| {
+        let general = key(format!("provider.{end}").leak());
+        (reader.given(setting(end)) || reader.given(general)).then_some(time)
+    };
+    let patience = Patience {
+        first_token: given(reader, "first_token_timeout", timers.first_token),
+        idle: given(reader, "idle_timeout", timers.idle),
+        total: given(reader, "total_timeout", timers.total),
+    };
     let mut address = address;
     if known.name == "ollama" {
         address = address.map(|host| ollama(&host));
@@ -143,6 +154,7 @@ fn one(reader: &mut Reader<'_>, known: &Known, timers: Timers) -> Option<Provide
         variable: known.key,
         version,
         timers,
+        patience,
     })
 }
 

@@ -207,13 +207,12 @@ impl Engine {
     }
 
     pub fn list(&self) -> Vec<Model> {
-        let free =
-            Price { input: 0, output: 0, cache_read: None, cache_write: None, per_image: None };
+        let free = Price { input: Some(0), output: Some(0), ..Price::default() };
         let model = |name: &str, capability: Capability| Model {
             id: format!("{PROVIDER}/{name}"),
             provider: PROVIDER.to_owned(),
             capabilities: vec![capability.into()],
-            price: Some(free),
+            price: Some(free.clone()),
             health: ModelHealth::Up.into(),
             ..Model::default()
         };

@@ -26,6 +26,7 @@ pub(super) fn provider(base_url: &str) -> OpenAi {
         variable: "OPENAI_API_KEY",
         version: None,
         timers: Timers { connect: timer, first_token: timer, idle: timer, total: timer },
+        patience: crate::config::Patience::default(),
     })
     .unwrap()
 }
