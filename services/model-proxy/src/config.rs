@@ -7,8 +7,8 @@ mod providers;
 
 pub use providers::{Kind, ProviderSettings};
 
-use mesh::config::{Common, ConfigError, Reader, Setting, Sources, Time, key};
 use crate::price::Prices;
+use mesh::config::{Common, ConfigError, Reader, Setting, Sources, Time, key};
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 pub const ROLE: &str = "model-proxy";
@@ -160,4 +160,61 @@ fn positive(reader: &mut Reader<'_>, path: &'static str, default: usize) -> usiz
 /// More threads than two gain nothing on models this small.
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| cores.get().min(2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    const MESH: [(&str, &str); 2] = [("SKEIN_MESH_KEY", "x"), ("SKEIN_MESH_PEERS", "x")];
+
+    #[test]
+    fn a_wrong_price_file_stops_the_start_with_every_complaint() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("prices.json");
+        let path = path.to_str().unwrap();
+        let read = |text: Option<&str>| {
+            text.inspect(|text| std::fs::write(path, text).unwrap());
+            let mut variables = MESH.to_vec();
+            variables.extend([("SKEIN_PRICES__FILE", path), ("SKEIN_LOCAL__QUEUE", "0")]);
+            Config::read(&Sources::of(&variables)).unwrap_err().to_string()
+        };
+        let missing = read(None);
+        assert!(missing.contains("SKEIN_PRICES__FILE: cannot read"), "{missing}");
+        let wrong = read(Some(
+            r#"[{"id": "own/a", "prise": []},
+                {"id": "openai/gpt-4o", "prices": [{"input": 25000000000}]}]"#,
+        ));
+        assert!(wrong.contains("own/a: \"prise\" is no key"), "{wrong}");
+        let jump = read(Some(r#"[{"id": "openai/gpt-4o", "prices": [{"input": 25000000000}]}]"#));
+        assert!(jump.contains("input is 25000000000 and 2500000000 is built in"), "{jump}");
+        assert!(jump.contains("SKEIN_LOCAL__QUEUE"), "all complaints at once: {jump}");
+    }
+
+    #[test]
+    fn what_somebody_has_set_is_not_overruled_by_a_default() {
+        let seconds = |count| Some(Duration::from_secs(count));
+        let set = |first_token, idle| Patience { first_token, idle, total: None };
+        let thinks = Patience::REASONING.unless(set(seconds(7), None)).then(set(None, seconds(9)));
+        assert_eq!(
+            thinks,
+            Patience { first_token: None, ..set(None, seconds(9)) }
+                .then(Patience { total: seconds(1800), ..Patience::default() })
+        );
+        let mut variables = MESH.to_vec();
+        variables.extend([
+            ("OPENAI_API_KEY", "k"),
+            ("GROQ_API_KEY", "k"),
+            ("SKEIN_GROQ__FIRST_TOKEN_TIMEOUT", "60s"),
+            ("SKEIN_PROVIDER__IDLE_TIMEOUT", "5s"),
+        ]);
+        let (config, _) = Config::read(&Sources::of(&variables)).unwrap();
+        let given = |name: &str| {
+            let found = config.providers.iter().find(|known| &*known.name == name);
+            found.unwrap().patience
+        };
+        assert_eq!(given("openai"), set(None, seconds(5)));
+        assert_eq!(given("groq"), set(seconds(60), seconds(5)), "set, if to the default");
+    }
 }

@@ -48,7 +48,8 @@ pub(super) fn read(text: &str) -> Result<Vec<Entry>, Vec<String>> {
             return None;
         };
         let place = object.get("id").and_then(Value::as_str);
-        let mut fields = Fields::new(place.map_or_else(|| format!("[{at}]"), str::to_owned), object);
+        let mut fields =
+            Fields::new(place.map_or_else(|| format!("[{at}]"), str::to_owned), object);
         if !seen.insert(place) {
             fields.complain("is there twice");
         }
@@ -60,9 +61,8 @@ pub(super) fn read(text: &str) -> Result<Vec<Entry>, Vec<String>> {
 
 fn entry(mut fields: Fields<'_>, complaints: &mut Vec<String>) -> Entry {
     let id = fields.text("id").unwrap_or_default().to_owned();
-    let named = id.split_once('/').is_some_and(|(provider, id)| {
-        !provider.is_empty() && !id.is_empty()
-    });
+    let named =
+        id.split_once('/').is_some_and(|(provider, id)| !provider.is_empty() && !id.is_empty());
     if !named {
         fields.complain("id must be <provider>/<model>");
     }
@@ -106,11 +106,8 @@ fn patience(mut fields: Fields<'_>, complaints: &mut Vec<String>) -> Patience {
         }
         time.ok().map(|time| time.0)
     };
-    let found = Patience {
-        first_token: time("first_token"),
-        idle: time("idle"),
-        total: time("total"),
-    };
+    let found =
+        Patience { first_token: time("first_token"), idle: time("idle"), total: time("total") };
     fields.finish(complaints);
     found
 }

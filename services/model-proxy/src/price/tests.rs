@@ -21,7 +21,10 @@ fn every_model_of_the_published_list_has_its_price() {
         let billed = price.input.or(price.per_query).or(price.per_second);
         assert!(billed.is_some(), "{name} has no price at all");
         assert!(listed.mode != "chat" || price.output.is_some(), "{name}");
-        assert_eq!(listed.dimensions > 0, listed.capabilities().contains(&2) && listed.dimensions > 0);
+        assert_eq!(
+            listed.dimensions > 0,
+            listed.capabilities().contains(&2) && listed.dimensions > 0
+        );
     }
     let sum = |model: &str, usage: &Usage| table.cost(model, usage, TODAY).nano_usd;
     // $0.15, $0.075 and $0.60 for a million tokens.
@@ -141,11 +144,26 @@ fn a_tenfold_jump_is_refused_unless_it_is_confirmed() {
         let complaints = built_in().with(&file(input, false)).unwrap_err();
         assert_eq!(complaints.len(), 1);
         let named = complaints[0].contains("openai/gpt-4o-mini: input");
-        let numbers = complaints[0].contains(&input.to_string()) && complaints[0].contains("150000000");
+        let numbers =
+            complaints[0].contains(&input.to_string()) && complaints[0].contains("150000000");
         assert!(named && numbers, "{}", complaints[0]);
         assert!(built_in().with(&file(input, true)).is_ok());
     }
     for input in [1_499_999_999, 15_000_001, 150_000_000] {
         assert!(built_in().with(&file(input, false)).is_ok(), "{input}");
+    }
+}
+
+#[test]
+fn the_example_of_the_documentation_is_right() {
+    for language in ["en", "zh"] {
+        let path = format!("{}/../../docs/{language}/prices.md", env!("CARGO_MANIFEST_DIR"));
+        let page = std::fs::read_to_string(path).unwrap();
+        let example = page.split("```json prices\n").nth(1).unwrap().split("```").next().unwrap();
+        let table = built_in().with(example).unwrap();
+        let in_2027 = fields::day("2027-01-01").unwrap() * 86_400;
+        let cost = |at| table.cost("openai/gpt-4o-mini", &usage(100, 0, 0), at).nano_usd;
+        assert_eq!((cost(TODAY), cost(in_2027)), (Some(12_000), Some(11_000)), "{language}");
+        assert!(table.find("geese/honk-1").unwrap().patience.first_token.is_some());
     }
 }

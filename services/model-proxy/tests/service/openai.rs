@@ -172,8 +172,10 @@ async fn models_are_listed_and_near_names_told() {
     let request = Proxy::call().request(ListModelsRequest {});
     let models = proxy.client().list_models(request).await.unwrap().into_inner().models;
     let mini = models.iter().find(|model| model.id == "openai/gpt-4o-mini").unwrap();
-    assert_eq!((mini.price.as_ref().unwrap().input, mini.context_window),
-        (Some(150_000_000), 128_000));
+    assert_eq!(
+        (mini.price.as_ref().unwrap().input, mini.context_window),
+        (Some(150_000_000), 128_000)
+    );
     let status = proxy.generate(ask("opnai/gpt-4o-mini", "hi")).await.unwrap_err();
     assert_eq!(error::reason(&status).as_deref(), Some("MODEL_NOT_FOUND"));
     assert!(status.message().contains("openai/gpt-4o-mini"), "{}", status.message());
