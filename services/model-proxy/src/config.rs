@@ -175,7 +175,7 @@ mod tests {
         let path = folder.path().join("prices.json");
         let path = path.to_str().unwrap();
         let read = |text: Option<&str>| {
-            text.inspect(|text| std::fs::write(path, text).unwrap());
+            text.inspect(|text| fs::write(path, text).unwrap());
             let mut variables = MESH.to_vec();
             variables.extend([("SKEIN_PRICES__FILE", path), ("SKEIN_LOCAL__QUEUE", "0")]);
             Config::read(&Sources::of(&variables)).unwrap_err().to_string()
