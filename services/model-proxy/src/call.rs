@@ -72,6 +72,10 @@ impl Caller {
         Self { transport, health, settings, budgets }
     }
 
+    pub const fn transport(&self) -> &Arc<Transport> {
+        &self.transport
+    }
+
     /// `ask` makes the request, anew for every try.
     pub async fn stream(
         &self,
@@ -216,7 +220,7 @@ fn nothing(target: &Target) -> Error {
 }
 
 fn begun(exchange: Exchange, first: Event, permit: Permit, tries: u32) -> Begun {
-    let request_id = exchange.request_id.clone();
+    let request_id = exchange.request_id();
     let permit = settle(Some(permit), Ok(&first));
     let rest = stream::unfold((exchange, permit), |(mut exchange, permit)| async {
         let event = exchange.next().await?;

@@ -3,8 +3,10 @@
 //! Invariant: a provider joins by its own SDK's variables; nothing else has to
 //! be set for the embedded models to answer.
 
+mod bucket;
 mod providers;
 
+pub use bucket::BucketSettings;
 pub use providers::{Kind, ProviderSettings};
 
 use crate::price::Prices;
@@ -18,6 +20,10 @@ pub struct Config {
     pub common: Common,
     pub providers: Vec<ProviderSettings>,
     pub call: CallSettings,
+    /// From the request for a picture to the picture, or to a sign of one.
+    pub image_timeout: Duration,
+    /// For pictures that are wanted as URLs and come as data.
+    pub bucket: Option<BucketSettings>,
     pub local: LocalSettings,
     pub prices: Arc<Prices>,
 }
@@ -121,12 +127,17 @@ impl Config {
         };
         let providers = providers::read(&mut reader, timers);
         let prices = prices(&mut reader);
+        let image_timeout = time(&mut reader, "images.timeout", 300);
+        let bucket = bucket::read(&mut reader);
         let local = LocalSettings {
             models: reader.or(key("local.models"), "./models".to_owned()).into(),
             threads: positive(&mut reader, "local.threads", cores()),
             queue: positive(&mut reader, "local.queue", 64),
         };
-        reader.finish(|| Some(Self { common: common?, providers, call, local, prices: prices? }))
+        reader.finish(|| {
+            let (common, prices) = (common?, prices?);
+            Some(Self { common, providers, call, image_timeout, bucket, local, prices })
+        })
     }
 }
 

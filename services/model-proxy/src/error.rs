@@ -32,6 +32,14 @@ pub enum Error {
     Busy(usize),
     #[error("run embedded model: {0}")]
     Local(String),
+    /// A picture is wanted as a URL, and there is nowhere to put it.
+    #[error(
+        "a URL is wanted of a picture that comes as data: set BUCKET_NAME, AWS_ENDPOINT_URL_S3, \
+         AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (`fly storage create` does), or ask for data"
+    )]
+    NoStore,
+    #[error("store a picture: {0}")]
+    Store(String),
 }
 
 /// What a provider says about asking for the same again.
@@ -179,6 +187,8 @@ impl ServiceError for Error {
             Self::NotInstalled(_) => Kind::FailedPrecondition,
             Self::Provider { failure, .. } => failure.row().0,
             Self::Busy(_) => Kind::RateLimited { retry_after: Some(Duration::from_secs(1)) },
+            Self::NoStore => Kind::FailedPrecondition,
+            Self::Store(_) => Kind::Unavailable,
             Self::Local(_) => Kind::Internal,
         }
     }
@@ -189,6 +199,8 @@ impl ServiceError for Error {
             Self::UnknownModel(_) => Some("MODEL_NOT_FOUND"),
             Self::NotInstalled(_) => Some("MODEL_FILES_MISSING"),
             Self::Busy(_) => Some("LOCAL_QUEUE_FULL"),
+            Self::NoStore => Some("OBJECT_STORE_MISSING"),
+            Self::Store(_) => Some("OBJECT_STORE_FAILED"),
             Self::Invalid { .. } | Self::Local(_) => None,
         }
     }
@@ -198,7 +210,8 @@ impl ServiceError for Error {
             Self::Invalid { field, .. } => Some(field),
             Self::UnknownModel(_) => Some("model"),
             Self::Provider { param, .. } => param.as_deref(),
-            Self::NotInstalled(_) | Self::Busy(_) | Self::Local(_) => None,
+            Self::NoStore => Some("delivery"),
+            Self::NotInstalled(_) | Self::Busy(_) | Self::Local(_) | Self::Store(_) => None,
         }
     }
 }

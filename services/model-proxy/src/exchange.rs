@@ -17,7 +17,10 @@ use crate::{
 };
 use bytes::Bytes;
 use std::{collections::VecDeque, sync::Arc, time::Duration};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep, timeout_at},
+};
 
 /// Largest answer taken whole: 2048 embeddings of 3072 floats in base64.
 pub const MAX_BODY: usize = 64 << 20;
@@ -54,12 +57,12 @@ pub struct Exchange {
     finished: bool,
     /// Of the answer's head.
     pub quota: Quota,
-    pub request_id: String,
+    request_id: String,
 }
 
 /// Asks for one document and takes it whole.
 pub async fn document(path: Path, request: http::Request<Bytes>) -> Result<(Bytes, Quota), Error> {
-    let mut exchange = Exchange::begin(path, Ask { request, decoder: Box::new(Undecoded) }).await?;
+    let mut exchange = Exchange::sent(path, Ask { request, decoder: Box::new(Undecoded) }).await?;
     let Some(mut reply) = exchange.reply.take() else {
         return Err(exchange.error(Failure::Cut, "nothing came"));
     };
@@ -70,6 +73,34 @@ pub async fn document(path: Path, request: http::Request<Bytes>) -> Result<(Byte
 impl Exchange {
     /// Sends the request and waits for the head of the answer.
     pub async fn begin(path: Path, ask: Ask) -> Result<Self, Error> {
+        if path.provider.repeats_blindly() {
+            return Self::sent(path, ask).await;
+        }
+        // What is begun there is known by its answer alone. A task of its own
+        // hears it out although the caller leaves, and calls it off then.
+        let name = Arc::clone(path.provider.name());
+        let (mut tell, told) = oneshot::channel();
+        tokio::spawn(async move {
+            let begun = tokio::select! {
+                begun = Self::heard(path, ask) => begun,
+                () = left(&mut tell) => return,
+            };
+            let _ = tell.send(begun); // where nobody waits, it is dropped
+        });
+        let lost = || Error::provider(&name, Failure::Cut, "the answer was lost");
+        told.await.map_err(|_| lost())?
+    }
+
+    /// With its first body, where that is a document.
+    async fn heard(path: Path, ask: Ask) -> Result<Self, Error> {
+        let mut exchange = Self::sent(path, ask).await?;
+        if !exchange.streamed {
+            exchange.error = exchange.read().await.err();
+        }
+        Ok(exchange)
+    }
+
+    async fn sent(path: Path, ask: Ask) -> Result<Self, Error> {
         let first = Instant::now() + path.timers.first_token;
         let mut exchange = Self {
             host: ask.request.uri().host().map(str::to_owned),
@@ -110,6 +141,11 @@ impl Exchange {
             }
             self.error = self.read().await.err();
         }
+    }
+
+    /// The provider's own name for the call.
+    pub fn request_id(&self) -> String {
+        self.decoder.request_id().unwrap_or(&self.request_id).to_owned()
     }
 
     async fn send(&mut self, mut request: http::Request<Bytes>) -> Result<(), Error> {
@@ -157,7 +193,7 @@ impl Exchange {
     }
 
     async fn read_into(&mut self, events: &mut Vec<Event>) -> Result<(), Error> {
-        let Some(mut reply) = self.reply.take() else { return self.go_on().await };
+        let Some(mut reply) = self.reply.take() else { return self.go_on(events).await };
         if !self.streamed {
             let body = self.body(&mut reply, MAX_BODY).await?;
             return self.decoder.whole(&body, events);
@@ -166,8 +202,9 @@ impl Exchange {
         match timeout_at(deadline, reply.chunk()).await {
             Err(_) => Err(self.expired(failure)),
             Ok(Ok(Some(bytes))) => {
-                self.reply = Some(reply);
-                self.feed(&bytes, events)
+                self.feed(&bytes, events)?;
+                self.reply = (!self.decoder.is_through()).then_some(reply);
+                Ok(())
             }
             Ok(Ok(None) | Err(Cut::Broken)) => self.decoder.end(events),
             Ok(Err(Cut::Garbled)) => Err(self.garbled()),
@@ -189,16 +226,29 @@ impl Exchange {
         })
     }
 
-    /// The body has ended without the last event.
-    async fn go_on(&mut self) -> Result<(), Error> {
-        let Some(Follow { request, after }) = self.decoder.follow() else {
-            return Err(self.error(Failure::Cut, "the answer ended before its last event"));
-        };
-        if !after.is_zero() {
-            let (deadline, failure) = self.deadline(true);
-            timeout_at(deadline, sleep(after)).await.map_err(|_| self.expired(failure))?;
+    /// The body has ended without the last event. How often a follow that fails
+    /// is tried again is the decoder's word.
+    async fn go_on(&mut self, events: &mut Vec<Event>) -> Result<(), Error> {
+        let mut lost: Option<Error> = None;
+        loop {
+            let failure = lost.as_ref().and_then(Error::failure);
+            let Some(Follow { request, after }) = self.decoder.follow(failure, events) else {
+                return match lost {
+                    _ if !events.is_empty() => Ok(()),
+                    Some(lost) => Err(lost),
+                    None => Err(self.error(Failure::Cut, "the answer ended before its last event")),
+                };
+            };
+            if !after.is_zero() {
+                let (deadline, failure) = self.deadline(true);
+                timeout_at(deadline, sleep(after)).await.map_err(|_| self.expired(failure))?;
+            }
+            match self.send(request).await {
+                Ok(()) => return Ok(()),
+                Err(error) if error.failure().is_none_or(is_timer) => return Err(error),
+                Err(error) => lost = Some(error),
+            }
         }
-        self.send(request).await
     }
 
     async fn body(&mut self, reply: &mut Reply, limit: usize) -> Result<Bytes, Error> {
@@ -282,6 +332,12 @@ impl Drop for Exchange {
     }
 }
 
+/// Completes some time after nobody waits any more.
+async fn left<T>(tell: &mut oneshot::Sender<T>) {
+    tell.closed().await;
+    sleep(ABANDON).await;
+}
+
 /// For documents, which their callers read.
 struct Undecoded;
 
@@ -297,9 +353,13 @@ impl Decoder for Undecoded {
     }
 }
 
+const fn is_timer(failure: Failure) -> bool {
+    matches!(failure, Failure::FirstTokenTimeout | Failure::IdleTimeout | Failure::TotalTimeout)
+}
+
 /// Whether a key for `ours` may go to `theirs`: the same host, or another one
 /// below the same domain (`api.replicate.com`, `stream.replicate.com`).
-fn related(ours: Option<&str>, theirs: Option<&str>) -> bool {
+pub(crate) fn related(ours: Option<&str>, theirs: Option<&str>) -> bool {
     let (Some(ours), Some(theirs)) = (ours, theirs) else { return false };
     let parent = |host: &str| {
         let (_, parent) = host.split_once('.')?;

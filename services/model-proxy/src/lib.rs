@@ -3,7 +3,8 @@
 //! Read in this order: `rpc` answers the RPCs, `wire` checks what they carry,
 //! `models` finds who serves a model, `call` makes the tries (`retry`, `health`),
 //! `exchange` is one of them, `provider` translates to its dialect, `transport`
-//! speaks to it, `usage` and `price` count, `local` computes the embedded models.
+//! speaks to it, `pictures` delivers what was drawn, `usage` and `price` count,
+//! `local` computes the embedded models.
 //!
 //! Invariant: nothing is kept beyond a call; any machine can serve any call.
 
@@ -17,6 +18,7 @@ pub mod health;
 pub mod local;
 pub mod meter;
 pub mod models;
+pub mod pictures;
 pub mod price;
 pub mod provider;
 pub mod retry;

@@ -10,6 +10,7 @@ use crate::{
     error::Error,
     estimate,
     health::Health,
+    pictures::{Pictures, Store},
     price::Prices,
     provider::{self, Event, Provider},
     transport::Transport,
@@ -18,7 +19,8 @@ use crate::{
 use futures_util::StreamExt as _;
 use mesh::clock;
 use skein_proto::model::v1::{
-    EmbedRequest, Embedding, GenerateRequest, Model, ModelHealth, Usage, embed_input::Input,
+    Capability, EmbedRequest, Embedding, GenerateImageRequest, GenerateRequest, Model, ModelHealth,
+    Usage, embed_input::Input,
 };
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::Mutex, time::Instant};
@@ -38,6 +40,8 @@ pub struct Models {
     providers: Vec<(Arc<dyn Provider>, (Timers, Patience))>,
     caller: Option<Caller>,
     prices: Arc<Prices>,
+    pictures: Arc<Pictures>,
+    image_timeout: Duration,
     listed: Mutex<Option<(Instant, Vec<Model>)>>,
     #[cfg(feature = "local")]
     local: Engine,
@@ -56,10 +60,13 @@ impl Models {
         let caller = (!providers.is_empty()).then(|| caller(config, &providers)).transpose()?;
         let timers = config.providers.iter().map(|settings| (settings.timers, settings.patience));
         let providers = providers.into_iter().zip(timers).collect();
+        let store = config.bucket.as_ref().map(Store::new).transpose()?;
         Ok(Self {
             providers,
             caller,
             prices: Arc::clone(&config.prices),
+            pictures: Arc::new(Pictures::new(store)),
+            image_timeout: config.image_timeout,
             listed: Mutex::new(None),
             #[cfg(feature = "local")]
             local: Engine::start(&config.local)?,
@@ -105,6 +112,43 @@ impl Models {
                 Event::Progress(_) | Event::Image(_) => {}
             }
             Ok(event)
+        }));
+        Ok(begun)
+    }
+
+    pub async fn image(&self, name: &Name, request: GenerateImageRequest) -> Result<Begun, Error> {
+        let Some((mut target, caller)) = self.remote(name) else {
+            let message = format!("{} makes no pictures", name.full());
+            return Err(Error::invalid("model", message));
+        };
+        target.timers.first_token = self.image_timeout;
+        let (provider, delivery) = (Arc::clone(&target.provider), request.delivery());
+        self.pictures.check(delivery, provider.draws_data(&name.id))?;
+        let mut begun = caller.stream(&target, || provider.image(&name.id, &request)).await?;
+        let (prices, model) = (Arc::clone(&self.prices), name.full());
+        let (pictures, transport) = (Arc::clone(&self.pictures), Arc::clone(caller.transport()));
+        let (provider, at) = (Arc::clone(&target.provider), clock::now_seconds());
+        begun.events = Box::pin(begun.events.then(move |event| {
+            let (pictures, transport) = (Arc::clone(&pictures), Arc::clone(&transport));
+            let (provider, prices, model) =
+                (Arc::clone(&provider), Arc::clone(&prices), model.clone());
+            async move {
+                let mut event = event?;
+                match &mut event {
+                    Event::Image(done) => {
+                        let image = done.image.take().unwrap_or_default();
+                        let delivered =
+                            pictures.deliver(image, delivery, provider.as_ref(), &transport).await;
+                        done.image = Some(delivered?);
+                    }
+                    Event::Finished(finished) => {
+                        let usage = finished.usage.get_or_insert_default();
+                        usage.cost = Some(prices.cost(&model, usage, at));
+                    }
+                    Event::Delta(_) | Event::Progress(_) => {}
+                }
+                Ok(event)
+            }
         }));
         Ok(begun)
     }
@@ -175,12 +219,25 @@ impl Models {
     ) -> Result<Vec<Model>, Error> {
         let timers = Timers { total: timers.total.min(LIST_WAIT), ..timers };
         let target = Target { provider: Arc::clone(provider), model: String::new(), timers };
-        let body = caller.document(&target, || provider.list()).await?;
-        let mut models = provider.listed(&body)?;
+        let lists = provider.list()?.is_some();
+        let mut models = if lists {
+            let ask =
+                || provider.list()?.ok_or_else(|| Error::invalid("model", "cannot be listed"));
+            provider.listed(&caller.document(&target, ask).await?)?
+        } else {
+            self.priced(provider.name())
+        };
         for model in &mut models {
             model.health = ModelHealth::Up.into();
             if let Some(known) = self.prices.find(&model.id) {
                 model.capabilities = known.capabilities();
+                if !lists {
+                    // What a model can do is not what its provider has words for.
+                    let plain = [Capability::Chat, Capability::Embed, Capability::Image];
+                    model
+                        .capabilities
+                        .retain(|can| plain.iter().any(|one| i32::from(*one) == *can));
+                }
                 model.context_window = known.context_window;
                 model.max_output = known.max_output;
                 model.dimensions = known.dimensions;
@@ -188,6 +245,16 @@ impl Models {
             }
         }
         Ok(models)
+    }
+
+    /// The models of a provider that have a price.
+    fn priced(&self, provider: &Arc<str>) -> Vec<Model> {
+        let named = |id: &str| Model {
+            id: id.to_owned(),
+            provider: provider.to_string(),
+            ..Model::default()
+        };
+        self.prices.of(provider).map(named).collect()
     }
 
     fn remote(&self, name: &Name) -> Option<(Target, &Caller)> {

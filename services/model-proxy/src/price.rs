@@ -72,6 +72,12 @@ impl Prices {
         self.entry(model).map(|(name, _)| name)
     }
 
+    /// The names of a provider's models.
+    pub fn of<'a>(&'a self, provider: &str) -> impl Iterator<Item = &'a str> {
+        let is = move |name: &&str| name.split_once('/').is_some_and(|(of, _)| of == provider);
+        self.0.keys().map(String::as_str).filter(is)
+    }
+
     /// `at` is in seconds since 1970.
     pub fn price(&self, model: &str, at: i64) -> Option<&Price> {
         self.find(model)?.price(at)

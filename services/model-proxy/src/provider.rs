@@ -15,6 +15,7 @@ mod headers;
 pub mod openai;
 #[cfg(test)]
 mod replay;
+pub mod replicate;
 mod sources;
 mod wait;
 
@@ -110,7 +111,17 @@ pub trait Provider: Send + Sync {
     fn embedded(&self, _: &EmbedRequest, _: &[u8]) -> Result<Embedded, Error> {
         Err(Error::provider(self.name(), Failure::Malformed, "nothing was asked"))
     }
-    fn list(&self) -> Result<http::Request<Bytes>, Error>;
+    /// Whether a picture of `model` comes as data and never as a URL.
+    fn draws_data(&self, _model: &str) -> bool {
+        false
+    }
+    /// Whether what lies at `host` may be fetched as this provider's picture.
+    fn owns(&self, _host: &str) -> bool {
+        false
+    }
+    /// `None` where the models cannot be asked for: those with a price are
+    /// known then.
+    fn list(&self) -> Result<Option<http::Request<Bytes>>, Error>;
     fn listed(&self, body: &[u8]) -> Result<Vec<Model>, Error>;
     /// What an error answer means. `failure` is what its status line says.
     fn refusal(&self, failure: Failure, body: &[u8]) -> Error;
@@ -127,9 +138,19 @@ pub trait Decoder: Send {
     fn end(&mut self, out: &mut Vec<Event>) -> Result<(), Error>;
     /// The whole answer in one document, from a server that does not stream.
     fn whole(&mut self, body: &[u8], out: &mut Vec<Event>) -> Result<(), Error>;
+    /// Whether nothing of the rest of this body is worth waiting for.
+    fn is_through(&self) -> bool {
+        false
+    }
     /// Where the answer goes on after a body that has ended without the last
-    /// event: asked after `end` or `whole`.
-    fn follow(&mut self) -> Option<Follow> {
+    /// event: asked after `end` or `whole`, and again, with what was `lost`,
+    /// after a follow that failed. `None` if it goes on nowhere; the last event
+    /// may come of that.
+    fn follow(&mut self, _lost: Option<Failure>, _out: &mut Vec<Event>) -> Option<Follow> {
+        None
+    }
+    /// The provider's own name for the call, where it is not in the headers.
+    fn request_id(&self) -> Option<&str> {
         None
     }
     /// What the provider must be told if nobody waits for the rest any more.
@@ -159,6 +180,7 @@ pub fn registry(config: &Config) -> Result<Vec<Arc<dyn Provider>>, Error> {
         .map(|settings| {
             Ok(match settings.kind {
                 Kind::OpenAi => Arc::new(openai::OpenAi::new(settings)?) as Arc<dyn Provider>,
+                Kind::Replicate => Arc::new(replicate::Replicate::new(settings)?),
             })
         })
         .collect()

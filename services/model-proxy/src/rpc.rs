@@ -6,6 +6,8 @@
 //! - An error before the first event is the answer's status, not a stream.
 //! - Neither prompts nor answers are logged.
 
+mod images;
+
 use crate::{
     call::Events,
     error::Error,
@@ -22,7 +24,7 @@ use mesh::{
 use skein_proto::model::v1::{
     EmbedRequest, EmbedResponse, GenerateImageRequest, GenerateImageResponse, GenerateRequest,
     GenerateResponse, ListModelsRequest, ListModelsResponse, RerankRequest, RerankResponse,
-    Started, generate_response, model_service_server::ModelService,
+    Started, generate_image_response, generate_response, model_service_server::ModelService,
 };
 use std::{pin::Pin, sync::Arc};
 use tonic::{Request, Response, Status};
@@ -62,6 +64,23 @@ impl ModelRpc {
         let event = Some(generate_response::Event::Started(started));
         let started = stream::iter([Ok(GenerateResponse { event })]);
         Ok(Box::pin(started.chain(answers(begun.events, meter))))
+    }
+
+    async fn draw(
+        &self,
+        request: GenerateImageRequest,
+    ) -> Result<Answers<GenerateImageResponse>, Error> {
+        wire::image(&request)?;
+        let name = self.models.find(&request.model).await?;
+        let mut started = self.started(request.call_id.clone(), &name);
+        let mut meter = Meter::start(&name.provider);
+        let begun = self.models.image(&name, request).await;
+        let begun = begun.inspect_err(|error| meter.failed(error))?;
+        meter.first_event();
+        started.provider_request_id = begun.request_id;
+        let event = Some(generate_image_response::Event::Started(started));
+        let started = stream::iter([Ok(GenerateImageResponse { event })]);
+        Ok(Box::pin(started.chain(images::answers(begun.events, meter))))
     }
 
     async fn embedded(&self, request: EmbedRequest) -> Result<EmbedResponse, Error> {
@@ -135,9 +154,10 @@ impl ModelService for ModelRpc {
 
     async fn generate_image(
         &self,
-        _: Request<GenerateImageRequest>,
+        request: Request<GenerateImageRequest>,
     ) -> Result<Response<Self::GenerateImageStream>, Status> {
-        Err(unimplemented("no provider of pictures is connected in this release"))
+        let answers = self.draw(request.into_inner()).await;
+        answers.map(Response::new).map_err(|error| status(&error))
     }
 
     async fn rerank(&self, _: Request<RerankRequest>) -> Result<Response<RerankResponse>, Status> {

@@ -5,11 +5,12 @@
 
 use crate::error::Error;
 use skein_proto::model::v1::{
-    ContentPart, EmbedRequest, GenerateRequest, Message, Role, Sampling, content_part::Part,
-    embed_input::Input, image::Source,
+    ContentPart, EmbedRequest, GenerateImageRequest, GenerateRequest, Message, Role, Sampling,
+    content_part::Part, embed_input::Input, image::Source,
 };
 
 const MOST_INPUTS: usize = 2048;
+const MOST_IMAGES: i32 = 10;
 const MOST_METADATA: usize = 64;
 
 pub fn generate(request: &GenerateRequest) -> Result<(), Error> {
@@ -60,6 +61,17 @@ pub fn embed(request: &EmbedRequest) -> Result<(), Error> {
         && dimensions < 1
     {
         return Err(Error::invalid("dimensions", format!("must be at least 1, is {dimensions}")));
+    }
+    object("extra_json", &request.extra_json)
+}
+
+pub fn image(request: &GenerateImageRequest) -> Result<(), Error> {
+    if request.prompt.trim().is_empty() {
+        return Err(Error::invalid("prompt", "must not be empty"));
+    }
+    if !(0..=MOST_IMAGES).contains(&request.n) {
+        let message = format!("must be 1 to {MOST_IMAGES}, is {}", request.n);
+        return Err(Error::invalid("n", message));
     }
     object("extra_json", &request.extra_json)
 }

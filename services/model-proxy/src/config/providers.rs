@@ -16,6 +16,7 @@ use std::{sync::Arc, time::Duration};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     OpenAi,
+    Replicate,
 }
 
 #[derive(Clone, Debug)]
@@ -65,6 +66,15 @@ const KNOWN: &[Known] = &[
     row("moonshot", ["MOONSHOT_BASE_URL", "MOONSHOT_API_KEY"], "https://api.moonshot.ai", "/v1"),
     row("cerebras", ["CEREBRAS_BASE_URL", "CEREBRAS_API_KEY"], "https://api.cerebras.ai", "/v1"),
     row("zai", ["ZAI_BASE_URL", "ZAI_API_KEY"], "https://api.z.ai", "/api/paas/v4"),
+    Known {
+        kind: Kind::Replicate,
+        ..row(
+            "replicate",
+            ["REPLICATE_BASE_URL", "REPLICATE_API_TOKEN"],
+            "https://api.replicate.com",
+            "/v1",
+        )
+    },
     row("ollama", ["OLLAMA_HOST", "OLLAMA_API_KEY"], "", "/v1"),
     row("vllm", ["VLLM_BASE_URL", "VLLM_API_KEY"], "", "/v1"),
 ];
@@ -114,6 +124,7 @@ fn one(reader: &mut Reader<'_>, known: &Known, timers: Timers) -> Option<Provide
     let address: Option<String> = reader.optional(address_key);
     let version = known.version.and_then(|name| reader.optional(setting("api_version").env(name)));
     let time = |reader: &mut Reader<'_>, key: Key, default| reader.or(key, Time(default)).0;
+    let timers = if known.kind == Kind::Replicate { on_demand(timers) } else { timers };
     let timers = Timers {
         connect: time(reader, setting("connect_timeout"), timers.connect),
         first_token: time(reader, setting("first_token_timeout"), timers.first_token),
@@ -156,6 +167,15 @@ fn one(reader: &mut Reader<'_>, known: &Known, timers: Timers) -> Option<Provide
         timers,
         patience,
     })
+}
+
+/// Of machines that may have to start first, and fetch a model.
+fn on_demand(timers: Timers) -> Timers {
+    Timers {
+        first_token: timers.first_token.max(Duration::from_secs(300)),
+        idle: timers.idle.max(Duration::from_secs(180)),
+        ..timers
+    }
 }
 
 fn default(known: &Known) -> Option<String> {

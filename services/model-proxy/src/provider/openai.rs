@@ -7,6 +7,7 @@
 
 mod chat;
 mod embeddings;
+mod images;
 mod plain;
 mod stream;
 
@@ -14,10 +15,11 @@ use super::{Ask, Embedded, Key, Provider, extra};
 use crate::{
     config::ProviderSettings,
     error::{Error, Failure, Hint},
+    exchange::related,
 };
 use bytes::Bytes;
 use serde_json::{Map, Value};
-use skein_proto::model::v1::{EmbedRequest, GenerateRequest, Model};
+use skein_proto::model::v1::{EmbedRequest, GenerateImageRequest, GenerateRequest, Model};
 use std::sync::Arc;
 
 const NAME: &str = "openai";
@@ -72,6 +74,22 @@ impl Provider for OpenAi {
         Ok(Ask { request, decoder: Box::new(stream::Stream::default()) })
     }
 
+    fn image(&self, model: &str, request: &GenerateImageRequest) -> Result<Ask, Error> {
+        let body = images::body(model, request)?;
+        let decoder = Box::new(images::Images::new(Arc::clone(&self.name), &body));
+        let request = self.request(http::Method::POST, "/images/generations", encode(body))?;
+        Ok(Ask { request, decoder })
+    }
+
+    fn draws_data(&self, model: &str) -> bool {
+        images::draws_data(model)
+    }
+
+    fn owns(&self, host: &str) -> bool {
+        let base: http::Uri = self.base.parse().unwrap_or_default();
+        related(base.host(), Some(host))
+    }
+
     fn embed(&self, model: &str, request: &EmbedRequest) -> Result<http::Request<Bytes>, Error> {
         self.request(http::Method::POST, "/embeddings", encode(embeddings::body(model, request)?))
     }
@@ -80,8 +98,8 @@ impl Provider for OpenAi {
         embeddings::read(request.inputs.len(), body)
     }
 
-    fn list(&self) -> Result<http::Request<Bytes>, Error> {
-        self.request(http::Method::GET, "/models", Bytes::new())
+    fn list(&self) -> Result<Option<http::Request<Bytes>>, Error> {
+        self.request(http::Method::GET, "/models", Bytes::new()).map(Some)
     }
 
     fn listed(&self, body: &[u8]) -> Result<Vec<Model>, Error> {

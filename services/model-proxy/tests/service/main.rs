@@ -6,3 +6,4 @@ mod leaving;
 mod local;
 mod openai;
 mod proxy;
+mod replicate;

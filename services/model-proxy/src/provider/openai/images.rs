@@ -1,0 +1,214 @@
+//! `POST /images/generations`: our request in its words, pictures from its
+//! answers.
+//!
+//! Invariants:
+//! - `response_format` goes to the models that take it, and to no other: the
+//!   gpt-image family gives data always, and refuses the field.
+//! - An answer is asked to be streamed only where unfinished pictures are
+//!   wanted (`partial_images`): each of them is paid for.
+//! - A stream is whole when as many pictures have come as were asked for.
+
+use super::{malformed, merge_extra, parse, refusal_in_stream};
+use crate::{
+    error::{Error, Failure},
+    pictures,
+    provider::{Decoder, Event},
+    sse,
+};
+use serde_json::{Map, Value};
+use skein_proto::model::v1::{
+    Finished, GenerateImageRequest, Image, ImageDelivery, ImageDone, ImageProgress, Usage,
+    image::Source,
+};
+use std::sync::Arc;
+
+/// Fields of an answer that we have names for, or that only serve the wire.
+const FIELDS: [&str; 8] = [
+    "created",
+    "created_at",
+    "data",
+    "usage",
+    "type",
+    "b64_json",
+    "partial_image_index",
+    "revised_prompt",
+];
+
+/// Whether the pictures of a model come as data whatever is asked.
+pub(super) fn draws_data(model: &str) -> bool {
+    let model = model.rsplit('/').next().unwrap_or(model);
+    ["gpt-image", "chatgpt-image"].iter().any(|family| model.starts_with(family))
+}
+
+pub(super) fn body(
+    model: &str,
+    request: &GenerateImageRequest,
+) -> Result<Map<String, Value>, Error> {
+    let mut body = Map::new();
+    body.insert("model".into(), model.into());
+    body.insert("prompt".into(), request.prompt.as_str().into());
+    if request.n > 0 {
+        body.insert("n".into(), request.n.into());
+    }
+    for (name, value) in [("size", &request.size), ("quality", &request.quality)] {
+        if !value.is_empty() {
+            body.insert(name.into(), value.as_str().into());
+        }
+    }
+    let format = match request.delivery() {
+        ImageDelivery::Url => Some("url"),
+        ImageDelivery::Data => Some("b64_json"),
+        ImageDelivery::Unspecified => None,
+    };
+    if let Some(format) = format.filter(|_| !draws_data(model)) {
+        body.insert("response_format".into(), format.into());
+    }
+    merge_extra(&mut body, &request.extra_json)?;
+    // How we ask is ours to choose.
+    body.remove("stream");
+    if body.get("partial_images").and_then(Value::as_u64).is_some_and(|count| count > 0) {
+        body.insert("stream".into(), true.into());
+    }
+    Ok(body)
+}
+
+pub(super) struct Images {
+    name: Arc<str>,
+    wanted: u32,
+    /// Unfinished pictures that come before each.
+    partial: u64,
+    come: u32,
+    usage: Option<Usage>,
+}
+
+impl Images {
+    pub(super) fn new(name: Arc<str>, body: &Map<String, Value>) -> Self {
+        let number = |field: &str| body.get(field).and_then(Value::as_u64);
+        let wanted = number("n").and_then(|count| u32::try_from(count).ok());
+        Self {
+            name,
+            wanted: wanted.unwrap_or(1).max(1),
+            partial: number("partial_images").unwrap_or_default(),
+            come: 0,
+            usage: None,
+        }
+    }
+
+    fn picture(&mut self, picture: &Value, out: &mut Vec<Event>) -> Result<(), Error> {
+        let image = match (picture["b64_json"].as_str(), picture["url"].as_str()) {
+            (Some(data), _) => from_data(data)?,
+            (None, Some(url)) => {
+                Image { source: Some(Source::Url(url.to_owned())), ..Image::default() }
+            }
+            (None, None) => return Err(malformed("a picture with neither data nor a URL")),
+        };
+        let revised_prompt = picture["revised_prompt"].as_str().unwrap_or_default().to_owned();
+        let done = ImageDone {
+            index: self.come,
+            image: Some(image),
+            revised_prompt,
+            ..ImageDone::default()
+        };
+        out.push(Event::Image(done));
+        self.come += 1;
+        Ok(())
+    }
+
+    fn count(&mut self, usage: &Value) {
+        if usage.is_object() {
+            let counted = self.usage.get_or_insert_default();
+            add(counted, usage);
+        }
+    }
+
+    fn finish(&mut self, extra: Value, out: &mut Vec<Event>) {
+        let unnamed =
+            |(name, value): &(String, Value)| !FIELDS.contains(&name.as_str()) && !value.is_null();
+        let extra: Map<_, _> = match extra {
+            Value::Object(fields) => fields.into_iter().filter(unnamed).collect(),
+            _ => Map::new(),
+        };
+        let extra_json =
+            if extra.is_empty() { String::new() } else { Value::Object(extra).to_string() };
+        let mut usage = self.usage.take().unwrap_or_default();
+        usage.images = self.come.into();
+        out.push(Event::Finished(Finished {
+            usage: Some(usage),
+            extra_json,
+            ..Finished::default()
+        }));
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a share of at most a few pictures")]
+    fn progress(&self, event: &Value) -> Result<ImageProgress, Error> {
+        let preview = from_data(event["b64_json"].as_str().unwrap_or_default())?;
+        let at = event["partial_image_index"].as_u64().unwrap_or_default();
+        // Those that come first, and then the whole.
+        let done = (at + 1) as f64 / (self.partial.max(at + 1) + 1) as f64;
+        Ok(ImageProgress { index: self.come, done, preview: Some(preview) })
+    }
+}
+
+impl Decoder for Images {
+    fn push(&mut self, event: &sse::Event, out: &mut Vec<Event>) -> Result<(), Error> {
+        if event.data.trim().is_empty() || event.data.trim() == "[DONE]" {
+            return Ok(());
+        }
+        let event = parse(event.data.as_bytes())?;
+        if event["error"].is_object() {
+            return Err(refusal_in_stream(&event["error"]));
+        }
+        match event["type"].as_str().unwrap_or_default() {
+            "image_generation.partial_image" => out.push(Event::Progress(self.progress(&event)?)),
+            "image_generation.completed" => {
+                self.picture(&event, out)?;
+                self.count(&event["usage"]);
+                if self.come == self.wanted {
+                    self.finish(event, out);
+                }
+            }
+            "error" => return Err(refusal_in_stream(&event)),
+            _ => {} // kinds of a later day
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, _: &mut Vec<Event>) -> Result<(), Error> {
+        let message = format!("the stream ended after {} of {} pictures", self.come, self.wanted);
+        Err(Error::provider(&self.name, Failure::Cut, message))
+    }
+
+    fn whole(&mut self, body: &[u8], out: &mut Vec<Event>) -> Result<(), Error> {
+        let answer = parse(body)?;
+        if answer["error"].is_object() {
+            return Err(refusal_in_stream(&answer["error"]));
+        }
+        let pictures = answer["data"].as_array().filter(|pictures| !pictures.is_empty());
+        for picture in pictures.ok_or_else(|| malformed("an answer without pictures"))? {
+            self.picture(picture, out)?;
+        }
+        self.count(&answer["usage"]);
+        self.finish(answer, out);
+        Ok(())
+    }
+}
+
+fn from_data(data: &str) -> Result<Image, Error> {
+    pictures::from_base64(data).ok_or_else(|| malformed("the data of a picture is none"))
+}
+
+/// Tokens of text and of pictures, each in its class.
+fn add(usage: &mut Usage, told: &Value) {
+    let count = |value: &Value| value.as_i64().unwrap_or_default().max(0);
+    let (input, output) = (count(&told["input_tokens"]), count(&told["output_tokens"]));
+    let details = &told["output_tokens_details"];
+    // Without details all that comes out is picture.
+    let drawn =
+        if details["image_tokens"].is_i64() { count(&details["image_tokens"]) } else { output };
+    let cached = count(&told["input_tokens_details"]["cached_tokens"]).min(input);
+    usage.input_uncached += input - cached;
+    usage.input_cache_read += cached;
+    usage.input_image += count(&told["input_tokens_details"]["image_tokens"]).min(input);
+    usage.output += output;
+    usage.output_image += drawn.min(output);
+}
