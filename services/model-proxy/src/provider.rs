@@ -9,6 +9,7 @@
 //! To add a provider: its file and folder here, its settings in
 //! `config/providers`, and its line in [`registry`].
 
+pub mod anthropic;
 mod arguments;
 mod extra;
 mod headers;
@@ -181,6 +182,9 @@ pub fn registry(config: &Config) -> Result<Vec<Arc<dyn Provider>>, Error> {
             Ok(match settings.kind {
                 Kind::OpenAi => Arc::new(openai::OpenAi::new(settings)?) as Arc<dyn Provider>,
                 Kind::Replicate => Arc::new(replicate::Replicate::new(settings)?),
+                Kind::Anthropic => {
+                    Arc::new(anthropic::Anthropic::new(settings, Arc::clone(&config.prices))?)
+                }
             })
         })
         .collect()

@@ -24,11 +24,14 @@ pub fn generate(request: &GenerateRequest) -> Result<(), Error> {
         self::sampling(sampling)?;
     }
     for (index, tool) in request.tools.iter().enumerate() {
-        if tool.name.is_empty() {
-            return Err(Error::invalid(format!("tools[{index}].name"), "must not be empty"));
+        let field = |name: &str| format!("tools[{index}].{name}");
+        object(&field("extra_json"), &tool.extra_json)?;
+        // One of the provider's own is described in its own words alone.
+        if tool.name.is_empty() && tool.extra_json.is_empty() {
+            return Err(Error::invalid(field("name"), "must not be empty"));
         }
         if !tool.parameters_json.is_empty() {
-            object(&format!("tools[{index}].parameters_json"), &tool.parameters_json)?;
+            object(&field("parameters_json"), &tool.parameters_json)?;
         }
     }
     if request.metadata.len() > MOST_METADATA {
@@ -107,8 +110,11 @@ fn message(index: usize, message: &Message) -> Result<(), Error> {
     }
     for (at, part) in message.content.iter().enumerate() {
         let field = || format!("messages[{index}].content[{at}]");
+        object(&format!("{}.extra_json", field()), &part.extra_json)?;
         match &part.part {
-            None => return Err(Error::invalid(field(), "must be text, image or audio")),
+            None if part.extra_json.is_empty() => {
+                return Err(Error::invalid(field(), "must be text, image or audio"));
+            }
             Some(Part::Image(image)) => match &image.source {
                 Some(Source::Url(url))
                     if !url.starts_with("https://")
@@ -123,10 +129,10 @@ fn message(index: usize, message: &Message) -> Result<(), Error> {
                 None => return Err(Error::invalid(field(), "an image needs a url or data")),
                 Some(_) => {}
             },
-            Some(Part::Text(_) | Part::Audio(_)) => {}
+            Some(Part::Text(_) | Part::Audio(_)) | None => {}
         }
     }
-    Ok(())
+    object(&field("extra_json"), &message.extra_json)
 }
 
 fn sampling(sampling: &Sampling) -> Result<(), Error> {
@@ -182,7 +188,7 @@ fn object(field: &str, text: &str) -> Result<(), Error> {
 mod tests {
     use super::*;
     use mesh::error::ServiceError as _;
-    use skein_proto::model::v1::{ContentPart, EmbedInput, TokenIds};
+    use skein_proto::model::v1::{ContentPart, EmbedInput, TokenIds, ToolDefinition};
 
     fn asked() -> GenerateRequest {
         let content =
@@ -194,6 +200,11 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         assert!(generate(&asked()).is_ok());
+        let extra_json = r#"{"type":"of the dialect's own"}"#.to_owned();
+        let mut own = asked();
+        own.messages[0].content[0] = ContentPart { part: None, extra_json: extra_json.clone() };
+        own.tools = vec![ToolDefinition { extra_json, ..ToolDefinition::default() }];
+        assert!(generate(&own).is_ok());
         let wrong = |change: fn(&mut GenerateRequest)| {
             let mut request = asked();
             request.sampling = Some(Sampling::default());
@@ -206,6 +217,9 @@ mod tests {
         assert_eq!(wrong(|r| r.messages[0].content.clear()), "messages[0].content");
         assert_eq!(wrong(|r| r.messages[0].role = Role::Tool.into()), "messages[0].tool_call_id");
         assert_eq!(wrong(|r| r.extra_json = "[1]".into()), "extra_json");
+        assert_eq!(wrong(|r| r.messages[0].extra_json = "1".into()), "messages[0].extra_json");
+        assert_eq!(wrong(|r| r.messages[0].content[0].part = None), "messages[0].content[0]");
+        assert_eq!(wrong(|r| r.tools = vec![ToolDefinition::default()]), "tools[0].name");
         assert_eq!(
             wrong(|r| r.sampling = Some(Sampling { max_tokens: Some(-1), ..Sampling::default() })),
             "sampling.max_tokens"

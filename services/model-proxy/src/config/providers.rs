@@ -17,6 +17,7 @@ use std::{sync::Arc, time::Duration};
 pub enum Kind {
     OpenAi,
     Replicate,
+    Anthropic,
 }
 
 #[derive(Clone, Debug)]
@@ -33,6 +34,8 @@ pub struct ProviderSettings {
     pub variable: &'static str,
     /// The version of its API to ask for, where the provider has several.
     pub version: Option<String>,
+    /// Features that are not everybody's yet, where the provider has such.
+    pub beta: Option<String>,
     pub timers: Timers,
     /// Those of them that are not defaults.
     pub patience: Patience,
@@ -57,6 +60,16 @@ const KNOWN: &[Known] = &[
     Known {
         version: Some("OPENAI_API_VERSION"),
         ..row("azure", ["AZURE_OPENAI_ENDPOINT", "AZURE_OPENAI_API_KEY"], "", "")
+    },
+    Known {
+        kind: Kind::Anthropic,
+        version: Some("ANTHROPIC_VERSION"),
+        ..row(
+            "anthropic",
+            ["ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY"],
+            "https://api.anthropic.com",
+            "",
+        )
     },
     row("groq", ["GROQ_BASE_URL", "GROQ_API_KEY"], "https://api.groq.com", "/openai/v1"),
     row("mistral", ["MISTRAL_BASE_URL", "MISTRAL_API_KEY"], "https://api.mistral.ai", "/v1"),
@@ -123,6 +136,7 @@ fn one(reader: &mut Reader<'_>, known: &Known, timers: Timers) -> Option<Provide
     let secret = reader.secret(setting("api_key").env(known.key));
     let address: Option<String> = reader.optional(address_key);
     let version = known.version.and_then(|name| reader.optional(setting("api_version").env(name)));
+    let beta = (known.kind == Kind::Anthropic).then(|| reader.optional(setting("beta"))).flatten();
     let time = |reader: &mut Reader<'_>, key: Key, default| reader.or(key, Time(default)).0;
     let timers = if known.kind == Kind::Replicate { on_demand(timers) } else { timers };
     let timers = Timers {
@@ -164,6 +178,7 @@ fn one(reader: &mut Reader<'_>, known: &Known, timers: Timers) -> Option<Provide
         keys: secret.as_ref().map(split).unwrap_or_default(),
         variable: known.key,
         version,
+        beta,
         timers,
         patience,
     })

@@ -6,6 +6,7 @@
 //! - Memory is bounded: what grows past [`MOST`] is broken, and no longer kept.
 
 use serde::de::IgnoredAny;
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 /// Longer than what any model writes in one answer.
@@ -30,6 +31,12 @@ impl Arguments {
     /// Whether nothing was said yet.
     pub(super) fn is_empty(&self) -> bool {
         self.text.is_empty() && !self.too_long
+    }
+
+    /// What has come, an object without fields where it is none.
+    pub(super) fn value(&self) -> Value {
+        let object: Option<Map<String, Value>> = serde_json::from_str(&self.text).ok();
+        object.unwrap_or_default().into()
     }
 
     /// Whether what has come is no JSON object.

@@ -20,7 +20,6 @@ pub(crate) type Outcome = (Vec<Event>, Result<(), Error>);
 
 /// How a dialect frames the payloads of a `*.chunks.jsonl`.
 #[derive(Clone, Copy)]
-#[expect(dead_code, reason = "not every dialect is framed by name")]
 pub(crate) enum Framing {
     /// `data:` alone, and `[DONE]` at the end.
     Data,

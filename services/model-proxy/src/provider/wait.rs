@@ -89,7 +89,7 @@ fn unit(word: &str) -> Option<f64> {
 }
 
 /// Microseconds since the epoch of `2024-02-29T12:00:00.25Z` or `…+02:00`.
-fn rfc3339(text: &str) -> Option<i64> {
+pub(super) fn rfc3339(text: &str) -> Option<i64> {
     let (date, time) = text.split_at_checked(10)?;
     let mut parts = date.split('-').map(str::parse::<i64>);
     let mut next = || parts.next()?.ok();

@@ -7,7 +7,7 @@
 
 use crate::proxy::{Failed, Proxy, ask, collect};
 use mesh::error;
-use providers::{End, Failure, Fake, Gzip, Reply, openai};
+use providers::{End, Failure, Fake, Gzip, Reply, anthropic, openai};
 use std::time::{Duration, Instant};
 use tonic::Code;
 
@@ -64,18 +64,21 @@ impl Row {
 #[derive(Clone, Copy, Debug)]
 enum Dialect {
     OpenAi,
+    Anthropic,
 }
 
 impl Dialect {
     async fn fake(self) -> Fake {
         match self {
             Self::OpenAi => openai::start().await.unwrap(),
+            Self::Anthropic => anthropic::start().await.unwrap(),
         }
     }
 
     const fn names(self) -> (&'static str, &'static str, &'static str) {
         match self {
             Self::OpenAi => ("openai/row", "OPENAI_BASE_URL", "OPENAI_API_KEY"),
+            Self::Anthropic => ("anthropic/row", "ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY"),
         }
     }
 }
@@ -189,8 +192,8 @@ fn connections() -> Vec<Row> {
     ]
 }
 
-/// What is in the body.
-fn bodies() -> Vec<Row> {
+/// What is in the body; `in_stream` is what an error event in it means.
+fn bodies(in_stream: &'static str) -> Vec<Row> {
     let malformed = |said| Error(Code::Unavailable, "PROVIDER_MALFORMED", said);
     let junk: &[u8] = b"data: {\"choices\": [nonsense\n\n";
     vec![
@@ -210,13 +213,8 @@ fn bodies() -> Vec<Row> {
             NONE,
         )
         .once(Reply::usual().without_finish()),
-        row(
-            "an error in mid-stream",
-            Error(Code::Unavailable, "PROVIDER_UNAVAILABLE", "You said: "),
-            1,
-            NONE,
-        )
-        .once(Reply::usual().error_after(2)),
+        row("an error in mid-stream", Error(Code::Unavailable, in_stream, "You said: "), 1, NONE)
+            .once(Reply::usual().error_after(2)),
         row("an error before the first token, once", Rescued, 2, ONE_PAUSE)
             .once(Reply::usual().error_after(0)),
         row("garbage for gzip, once", Rescued, 2, ONE_PAUSE)
@@ -224,8 +222,13 @@ fn bodies() -> Vec<Row> {
         row("garbage for gzip, always", malformed(""), 3, TWO_PAUSES)
             .always(Reply::usual().gzip(Gzip::Garbage)),
         row("good gzip", Rescued, 1, NONE).once(Reply::usual().gzip(Gzip::Good)),
-        row("a line of 100 MB", Error(Code::Unavailable, "PROVIDER_ANSWER_TOO_LARGE", ""), 1, NONE)
-            .always(Reply::usual().flood(0, 100 << 20)),
+        row(
+            "a line of 100 MB",
+            Error(Code::Unavailable, "PROVIDER_ANSWER_TOO_LARGE", "You said: "),
+            1,
+            NONE,
+        )
+        .always(Reply::usual().flood(2, 100 << 20)),
         row("whole although a stream was asked", Rescued, 1, NONE).once(Reply::usual().whole()),
         row("CRLF and pings", Rescued, 1, NONE).once(Reply::usual().newline("\r\n").pings()),
     ]
@@ -243,7 +246,22 @@ async fn openai_connections() {
 
 #[tokio::test]
 async fn openai_bodies() {
-    all(Dialect::OpenAi, bodies()).await;
+    all(Dialect::OpenAi, bodies("PROVIDER_UNAVAILABLE")).await;
+}
+
+#[tokio::test]
+async fn anthropic_statuses() {
+    all(Dialect::Anthropic, statuses()).await;
+}
+
+#[tokio::test]
+async fn anthropic_connections() {
+    all(Dialect::Anthropic, connections()).await;
+}
+
+#[tokio::test]
+async fn anthropic_bodies() {
+    all(Dialect::Anthropic, bodies("PROVIDER_OVERLOADED")).await;
 }
 
 #[tokio::test]

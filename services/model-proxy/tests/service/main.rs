@@ -1,6 +1,7 @@
 //! The service as its callers see it: real gRPC, real HTTP, real weights.
 #![expect(clippy::unwrap_used, reason = "a failed setup is a failed test")]
 
+mod anthropic;
 mod faults;
 mod leaving;
 mod local;

@@ -25,6 +25,7 @@ pub(super) fn provider(base_url: &str) -> OpenAi {
         keys: vec![mesh::config::Secret::new("sk-test")],
         variable: "OPENAI_API_KEY",
         version: None,
+        beta: None,
         timers: Timers { connect: timer, first_token: timer, idle: timer, total: timer },
         patience: crate::config::Patience::default(),
     })

@@ -25,6 +25,7 @@ fn provider() -> Replicate {
         keys: vec![Secret::new("r8_one"), Secret::new("r8_two")],
         variable: "REPLICATE_API_TOKEN",
         version: None,
+        beta: None,
         patience: Patience::default(),
         timers: Timers { connect: timer, first_token: timer, idle: timer, total: timer },
     })
