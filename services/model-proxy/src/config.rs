@@ -4,9 +4,11 @@
 //! be set for the embedded models to answer.
 
 mod bucket;
+mod network;
 mod providers;
 
 pub use bucket::BucketSettings;
+pub use network::{Network, Proxies};
 pub use providers::{Kind, ProviderSettings};
 
 use crate::price::Prices;
@@ -24,6 +26,7 @@ pub struct Config {
     pub image_timeout: Duration,
     /// For pictures that are wanted as URLs and come as data.
     pub bucket: Option<BucketSettings>,
+    pub network: Network,
     pub local: LocalSettings,
     pub prices: Arc<Prices>,
 }
@@ -129,6 +132,7 @@ impl Config {
         let prices = prices(&mut reader);
         let image_timeout = time(&mut reader, "images.timeout", 300);
         let bucket = bucket::read(&mut reader);
+        let network = network::read(&mut reader);
         let local = LocalSettings {
             models: reader.or(key("local.models"), "./models".to_owned()).into(),
             threads: positive(&mut reader, "local.threads", cores()),
@@ -136,7 +140,7 @@ impl Config {
         };
         reader.finish(|| {
             let (common, prices) = (common?, prices?);
-            Some(Self { common, providers, call, image_timeout, bucket, local, prices })
+            Some(Self { common, providers, call, network, image_timeout, bucket, local, prices })
         })
     }
 }

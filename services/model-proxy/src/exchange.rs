@@ -13,7 +13,7 @@ use crate::{
     error::{Error, Failure},
     provider::{Ask, Decoder, Event, Follow, Key, Provider, Quota, refused},
     sse,
-    transport::{Cut, Lost, Reply, Transport},
+    transport::{Cut, Lost, Reply, Sending, Transport},
 };
 use bytes::Bytes;
 use std::{collections::VecDeque, sync::Arc, time::Duration};
@@ -38,6 +38,13 @@ pub struct Path {
     pub timers: Timers,
     /// When the whole call, with all its tries, is over.
     pub total: Instant,
+}
+
+impl Path {
+    fn sending(&self) -> Sending {
+        let repeatable = self.provider.repeats_blindly();
+        Sending { connect: self.timers.connect, repeatable }
+    }
 }
 
 pub struct Exchange {
@@ -153,7 +160,7 @@ impl Exchange {
             self.path.key.put(request.headers_mut());
         }
         let (deadline, failure) = self.deadline(true);
-        let sent = timeout_at(deadline, self.path.transport.send(request));
+        let sent = timeout_at(deadline, self.path.transport.send(request, self.path.sending()));
         let mut reply = match sent.await {
             Err(_) => return Err(self.expired(failure)),
             Ok(Err(lost)) => return Err(self.lost(lost)),
@@ -305,6 +312,7 @@ impl Exchange {
             Lost::Unreachable => {
                 (Failure::Unreachable, "cannot connect: is the address right and the network there")
             }
+            Lost::Garbled => (Failure::Malformed, "the answer's head is none, or too long"),
             Lost::Reset => (Failure::Reset, "the connection broke before an answer came"),
             Lost::Unsendable => (Failure::BadRequest, "the provider's address is not a URL"),
         };
@@ -322,9 +330,10 @@ impl Drop for Exchange {
             self.path.key.put(request.headers_mut());
         }
         let transport = Arc::clone(&self.path.transport);
+        let sending = Sending { repeatable: true, ..self.path.sending() };
         // Outlives its call, because the call is what has ended.
         tokio::spawn(async move {
-            let told = tokio::time::timeout(ABANDON, transport.send(request)).await;
+            let told = tokio::time::timeout(ABANDON, transport.send(request, sending)).await;
             if !matches!(told, Ok(Ok(reply)) if reply.status() < 400) {
                 tracing::warn!("could not tell a provider to stop; it may bill the rest");
             }

@@ -316,8 +316,15 @@ impl Models {
 
 fn caller(config: &Config, providers: &[Arc<dyn Provider>]) -> Result<Caller, Error> {
     let connect = config.providers.iter().map(|settings| settings.timers.connect).max();
-    let transport = Transport::new(connect.unwrap_or_default())
+    let transport = Transport::new(&config.network, connect.unwrap_or_default())
         .map_err(|error| Error::Local(format!("set up HTTPS client: {error}")))?;
+    // Who has a key for a provider will call it.
+    for settings in config.providers.iter().filter(|settings| !settings.keys.is_empty()) {
+        match settings.base_url.parse() {
+            Ok(uri) => transport.warm(&uri, settings.timers.connect),
+            Err(error) => tracing::warn!(provider = %settings.name, %error, "not a base URL"),
+        }
+    }
     Ok(Caller::new(Arc::new(transport), Arc::new(Health::default()), config.call, providers))
 }
 

@@ -14,7 +14,7 @@ pub use store::Store;
 use crate::{
     error::{Error, Failure},
     provider::Provider,
-    transport::Transport,
+    transport::{Sending, Transport},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -26,6 +26,7 @@ use tokio::time::{sleep, timeout};
 pub const LARGEST: usize = 32 << 20;
 /// How long a picture may take to be fetched, all tries together.
 const PATIENCE: Duration = Duration::from_secs(60);
+const CONNECT: Duration = Duration::from_secs(5);
 const TRIES: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -101,7 +102,8 @@ async fn fetch(
 async fn once(uri: &http::Uri, provider: &dyn Provider, to: &Transport) -> Result<Bytes, Error> {
     let broke = || failed(provider, Failure::Cut, "its picture broke off");
     let request = http::Request::get(uri).body(Bytes::new()).map_err(|_| broke())?;
-    let mut reply = to.send(request).await.map_err(|_| broke())?;
+    let sending = Sending { connect: CONNECT, repeatable: true };
+    let mut reply = to.send(request, sending).await.map_err(|_| broke())?;
     let status = reply.status();
     if status != 200 {
         let message = format!("its picture was answered with status {status}");

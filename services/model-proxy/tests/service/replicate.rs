@@ -105,7 +105,8 @@ async fn a_stream_that_never_holds_is_given_up_for_polls() {
     let answer = collect(&proxy, ask("replicate/a/b", "one two")).await.unwrap();
     assert_eq!(answer.text, "You said: one two");
     let streams = fake.log().iter().filter(|entry| entry.path.contains("/streams/")).count();
-    assert_eq!(streams, 4, "bounded");
+    // Four, and one more where the connection that broke had been used before.
+    assert!((4..=5).contains(&streams), "bounded: {streams}");
 }
 
 #[tokio::test]
