@@ -42,6 +42,7 @@ fn events(chunks: &[Value]) -> Vec<Event> {
                     id: word(&call["id"]),
                     name: word(&call["function"]["name"]),
                     arguments: word(&call["function"]["arguments"]),
+                    ..ToolCallPiece::default()
                 })
             } else {
                 if let Some(reason) = choice["finish_reason"].as_str() {

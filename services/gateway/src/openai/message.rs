@@ -120,7 +120,7 @@ fn tool_calls(fields: &mut Fields) -> Result<Vec<ToolCall>, Refusal> {
             let arguments_json = function.required_text("arguments")?;
             function.nothing_else(&[])?;
             call.nothing_else(&["index"])?;
-            Ok(ToolCall { id, name, arguments_json })
+            Ok(ToolCall { id, name, arguments_json, ..ToolCall::default() })
         })
         .collect()
 }

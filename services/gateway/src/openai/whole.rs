@@ -159,7 +159,7 @@ mod tests {
 
     fn call(id: &str, name: &str, arguments: &str) -> Piece {
         let [id, name, arguments] = [id, name, arguments].map(str::to_owned);
-        Piece::ToolCall(ToolCallPiece { index: 0, id, name, arguments })
+        Piece::ToolCall(ToolCallPiece { id, name, arguments, ..ToolCallPiece::default() })
     }
 
     #[test]

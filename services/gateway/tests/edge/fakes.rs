@@ -98,7 +98,7 @@ pub(crate) fn finished(choices: u32, reason: FinishReason) -> Finished {
 
 fn call_piece(id: &str, name: &str, arguments: &str) -> Delta {
     let [id, name, arguments] = [id, name, arguments].map(str::to_owned);
-    let piece = Piece::ToolCall(ToolCallPiece { index: 0, id, name, arguments });
+    let piece = Piece::ToolCall(ToolCallPiece { id, name, arguments, ..ToolCallPiece::default() });
     Delta { piece: Some(piece), ..Delta::default() }
 }
 

@@ -23,10 +23,19 @@ pub(super) fn merge(body: &mut Map<String, Value>, extra: Map<String, Value>, sh
             (Some(Value::Object(ours)), Value::Object(theirs))
                 if shared.contains(&name.as_str()) =>
             {
-                for (name, value) in theirs {
-                    ours.entry(name).or_insert(value);
-                }
+                fill(ours, theirs);
             }
+            (Some(_), _) => {}
+        }
+    }
+}
+
+/// Adds what is missing, at every depth.
+fn fill(ours: &mut Map<String, Value>, theirs: Map<String, Value>) {
+    for (name, value) in theirs {
+        match (ours.get_mut(&name), value) {
+            (None, value) => drop(ours.insert(name, value)),
+            (Some(Value::Object(ours)), Value::Object(theirs)) => fill(ours, theirs),
             (Some(_), _) => {}
         }
     }

@@ -4,64 +4,110 @@
 //! - What a client sent in the same dialect and we have no name for reaches the
 //!   provider (`extra_json`), but never replaces a field that we do have.
 //! - Usage is always asked for; money depends on it.
+//! - An error names the provider it came from, and the variable of its key.
 
+mod calls;
 mod chat;
 mod embeddings;
 mod images;
+mod messages;
 mod plain;
+mod refusal;
 mod stream;
+mod usage;
+mod vendor;
 
 use super::{Ask, Embedded, Key, Provider, extra};
 use crate::{
     config::ProviderSettings,
-    error::{Error, Failure, Hint},
+    error::{Error, Failure},
     exchange::related,
 };
 use bytes::Bytes;
+use http::{HeaderName, Method};
+use refusal::Voice;
 use serde_json::{Map, Value};
 use skein_proto::model::v1::{EmbedRequest, GenerateImageRequest, GenerateRequest, Model};
 use std::sync::Arc;
+use vendor::{Address, Vendor};
 
-const NAME: &str = "openai";
+const API_KEY: HeaderName = HeaderName::from_static("api-key");
 
 pub struct OpenAi {
-    name: Arc<str>,
+    voice: Arc<Voice>,
+    vendor: &'static Vendor,
     base: String,
+    version: Option<String>,
     keys: Vec<Key>,
-    /// api.openai.com refuses `max_tokens` for its newer models; most
-    /// compatible servers know nothing else.
-    max_tokens_field: &'static str,
 }
 
 impl OpenAi {
     pub fn new(settings: &ProviderSettings) -> Result<Self, Error> {
         let base = settings.base_url.clone();
         let uri: http::Uri = base.parse().map_err(|_| {
-            Error::invalid("OPENAI_BASE_URL", format!("{base:?} is not an http(s) URL"))
+            Error::invalid(format!("{}.base_url", settings.name), "is not an http(s) URL")
         })?;
-        let official = uri.host() == Some("api.openai.com");
-        let max_tokens_field = if official { "max_completion_tokens" } else { "max_tokens" };
-        let keys = super::bearers(settings)?;
-        Ok(Self { name: Arc::clone(&settings.name), base, keys, max_tokens_field })
+        let vendor = vendor::of(settings, uri.host().unwrap_or_default());
+        let keys = match vendor.address {
+            Address::Plain => super::bearers(settings)?,
+            Address::Azure => api_keys(settings)?,
+        };
+        let voice = Voice { name: Arc::clone(&settings.name), variable: settings.variable };
+        let version = settings.version.clone();
+        Ok(Self { voice: Arc::new(voice), vendor, base, version, keys })
     }
 
-    fn request(
-        &self,
-        method: http::Method,
-        path: &str,
-        body: Bytes,
-    ) -> Result<http::Request<Bytes>, Error> {
+    fn post(&self, model: &str, path: &str, body: Map<String, Value>) -> Result<Request, Error> {
+        let body = Value::Object(body).to_string();
+        self.request(Method::POST, &self.url(Some(model), path)?, body.into())
+    }
+
+    fn request(&self, method: Method, url: &str, body: Bytes) -> Result<Request, Error> {
         let request = http::Request::builder()
             .method(method)
-            .uri(format!("{}{path}", self.base))
+            .uri(url)
             .header(http::header::CONTENT_TYPE, "application/json");
-        request.body(body).map_err(|error| malformed(format!("build request: {error}")))
+        request.body(body).map_err(|error| self.voice.malformed(format!("build request: {error}")))
     }
+
+    /// Azure has two ways: without a version, or with `v1` or `preview`, the
+    /// path is OpenAI's own below `/openai/v1`; a dated version goes with the
+    /// deployment in the path.
+    fn url(&self, model: Option<&str>, path: &str) -> Result<String, Error> {
+        if self.vendor.address == Address::Plain {
+            return Ok(format!("{}{path}", self.base));
+        }
+        let root = self.base.strip_suffix("/v1").unwrap_or(&self.base);
+        let root = root.strip_suffix("/openai").unwrap_or(root);
+        Ok(match (self.version.as_deref(), model) {
+            (None | Some("v1"), _) => format!("{root}/openai/v1{path}"),
+            (Some(version @ "preview"), _) => {
+                format!("{root}/openai/v1{path}?api-version={version}")
+            }
+            (Some(version), None) => format!("{root}/openai{path}?api-version={version}"),
+            (Some(version), Some(model)) => {
+                let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+                if !model.chars().all(plain) {
+                    return Err(Error::invalid("model", "is no name of a deployment"));
+                }
+                format!("{root}/openai/deployments/{model}{path}?api-version={version}")
+            }
+        })
+    }
+}
+
+type Request = http::Request<Bytes>;
+
+fn api_keys(settings: &ProviderSettings) -> Result<Vec<Key>, Error> {
+    let keys = settings.keys.iter().enumerate();
+    let keys = keys.map(|(at, key)| Key::header(at, API_KEY, key.expose(), settings.variable));
+    let keys: Vec<Key> = keys.collect::<Result<_, _>>()?;
+    Ok(if keys.is_empty() { vec![Key::none()] } else { keys })
 }
 
 impl Provider for OpenAi {
     fn name(&self) -> &Arc<str> {
-        &self.name
+        &self.voice.name
     }
 
     fn keys(&self) -> &[Key] {
@@ -69,15 +115,16 @@ impl Provider for OpenAi {
     }
 
     fn generate(&self, model: &str, request: &GenerateRequest) -> Result<Ask, Error> {
-        let body = chat::body(model, request, self.max_tokens_field)?;
-        let request = self.request(http::Method::POST, "/chat/completions", encode(body))?;
-        Ok(Ask { request, decoder: Box::new(stream::Stream::default()) })
+        let body = chat::body(model, request, self.vendor)?;
+        let request = self.post(model, "/chat/completions", body)?;
+        let decoder = Box::new(stream::Stream::new(Arc::clone(&self.voice)));
+        Ok(Ask { request, decoder })
     }
 
     fn image(&self, model: &str, request: &GenerateImageRequest) -> Result<Ask, Error> {
         let body = images::body(model, request)?;
-        let decoder = Box::new(images::Images::new(Arc::clone(&self.name), &body));
-        let request = self.request(http::Method::POST, "/images/generations", encode(body))?;
+        let decoder = Box::new(images::Images::new(Arc::clone(&self.voice), &body));
+        let request = self.post(model, "/images/generations", body)?;
         Ok(Ask { request, decoder })
     }
 
@@ -90,25 +137,28 @@ impl Provider for OpenAi {
         related(base.host(), Some(host))
     }
 
-    fn embed(&self, model: &str, request: &EmbedRequest) -> Result<http::Request<Bytes>, Error> {
-        self.request(http::Method::POST, "/embeddings", encode(embeddings::body(model, request)?))
+    fn embed(&self, model: &str, request: &EmbedRequest) -> Result<Request, Error> {
+        self.post(model, "/embeddings", embeddings::body(model, request)?)
     }
 
     fn embedded(&self, request: &EmbedRequest, body: &[u8]) -> Result<Embedded, Error> {
-        embeddings::read(request.inputs.len(), body)
+        embeddings::read(&self.voice, request.inputs.len(), body)
     }
 
-    fn list(&self) -> Result<Option<http::Request<Bytes>>, Error> {
-        self.request(http::Method::GET, "/models", Bytes::new()).map(Some)
+    fn list(&self) -> Result<Option<Request>, Error> {
+        self.request(Method::GET, &self.url(None, "/models")?, Bytes::new()).map(Some)
     }
 
     fn listed(&self, body: &[u8]) -> Result<Vec<Model>, Error> {
-        let answer: Value = parse(body)?;
-        let data = answer["data"].as_array().ok_or_else(|| malformed("models without `data`"))?;
+        let answer = self.voice.parse(body)?;
+        // Together sends the list alone.
+        let data = answer["data"].as_array().or(answer.as_array());
+        let data = data.ok_or_else(|| self.voice.malformed("models without `data`"))?;
+        let name = &self.voice.name;
         let model = |entry: &Value| {
             Some(Model {
-                id: format!("{NAME}/{}", entry["id"].as_str()?),
-                provider: NAME.to_owned(),
+                id: format!("{name}/{}", entry["id"].as_str()?),
+                provider: name.to_string(),
                 created_unix: entry["created"].as_i64().unwrap_or_default(),
                 ..Model::default()
             })
@@ -117,80 +167,13 @@ impl Provider for OpenAi {
     }
 
     fn refusal(&self, failure: Failure, body: &[u8]) -> Error {
-        let answer: Value = serde_json::from_slice(body).unwrap_or_default();
-        refusal(failure, &answer["error"])
+        self.voice.refusal(failure, body)
     }
-}
-
-/// Reads `{"message","type","param","code"}`, or whatever stands in its place.
-fn refusal(failure: Failure, error: &Value) -> Error {
-    let word = |name: &str| error[name].as_str().unwrap_or_default();
-    let quota = [word("code"), word("type")].iter().any(|code| {
-        matches!(
-            *code,
-            "insufficient_quota" | "credit_balance_exhausted" | "billing_hard_limit_reached"
-        )
-    });
-    let failure = match failure {
-        Failure::RateLimited { .. } if quota => Failure::Quota,
-        other => other,
-    };
-    let said = error.as_str().unwrap_or_else(|| word("message"));
-    let message = match failure {
-        // The provider's text may repeat a part of the key.
-        Failure::Unauthenticated => "the provider refuses our key: check OPENAI_API_KEY".to_owned(),
-        _ if said.is_empty() => "the provider answered with an error and no message".to_owned(),
-        _ => said.to_owned(),
-    };
-    let param = error["param"].as_str().map(str::to_owned);
-    Error::Provider {
-        provider: NAME.to_owned(),
-        failure,
-        message,
-        param,
-        tries: 1,
-        hint: Hint::default(),
-    }
-}
-
-/// What an error object inside a stream that began well amounts to.
-fn refusal_in_stream(error: &Value) -> Error {
-    let status = [&error["status"], &error["code"]].into_iter().find_map(Value::as_u64);
-    let names = [error["code"].as_str(), error["type"].as_str()];
-    let is = |wanted: &[&str]| names.iter().flatten().any(|name| wanted.contains(name));
-    let failure = if is(&["rate_limit_exceeded", "rate_limit_error", "insufficient_quota"]) {
-        Failure::RateLimited { retry_after: None }
-    } else if is(&["invalid_request_error", "context_length_exceeded"]) {
-        Failure::BadRequest
-    } else if let Some(status) = status.and_then(|status| u16::try_from(status).ok()) {
-        Failure::of_status(status, None)
-    } else {
-        Failure::Unavailable
-    };
-    refusal(failure, error)
-}
-
-fn malformed(message: impl Into<String>) -> Error {
-    Error::provider(NAME, Failure::Malformed, message)
-}
-
-fn parse(body: &[u8]) -> Result<Value, Error> {
-    serde_json::from_slice(body)
-        .map_err(|error| malformed(format!("the answer is not JSON: {error}")))
-}
-
-fn encode(body: Map<String, Value>) -> Bytes {
-    Value::Object(body).to_string().into()
-}
-
-/// Adds the caller's own fields without replacing any of ours.
-fn merge_extra(body: &mut Map<String, Value>, extra_json: &str) -> Result<(), Error> {
-    // `stream_options` holds a field of ours beside others.
-    extra::merge(body, extra::object("extra_json", extra_json)?, &["stream_options"]);
-    Ok(())
 }
 
 #[cfg(test)]
 mod golden;
 #[cfg(test)]
 mod recordings;
+#[cfg(test)]
+mod vendor_tests;

@@ -58,7 +58,7 @@ impl Block {
                 calls.push(Arguments::default());
                 let word = |name: &str| block[name].as_str().unwrap_or_default().to_owned();
                 let (id, name, index) = (word("id"), word("name"), position(at));
-                let piece = ToolCallPiece { index, id, name, arguments: String::new() };
+                let piece = ToolCallPiece { index, id, name, ..ToolCallPiece::default() };
                 (Self::Call { at, whole: fields(block) }, Some(Piece::ToolCall(piece)))
             }
             _ => {

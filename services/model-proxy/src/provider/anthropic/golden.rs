@@ -81,6 +81,7 @@ fn conversation() -> Vec<Message> {
         id: id.into(),
         name: "look".into(),
         arguments_json: arguments.into(),
+        ..ToolCall::default()
     };
     let blocks = json!({"anthropic": {"content_blocks": [
         {"index": 3, "content_block": {"type": "tool_use", "id": "call_2", "name": "look",

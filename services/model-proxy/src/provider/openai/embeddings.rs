@@ -3,11 +3,8 @@
 //! Invariant: as many vectors as inputs, in their order, all of one length and
 //! of finite numbers; anything else is the provider's error, not half an answer.
 
-use super::{malformed, merge_extra, parse};
-use crate::{
-    error::{Error, Failure},
-    provider::Embedded,
-};
+use super::{extra, refusal::Voice};
+use crate::{error::Error, provider::Embedded};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value, json};
 use skein_proto::model::v1::{EmbedRequest, Embedding, Usage, embed_input::Input};
@@ -28,41 +25,41 @@ pub(super) fn body(model: &str, request: &EmbedRequest) -> Result<Map<String, Va
     // A third of the bytes, and no digits to parse.
     body.insert("encoding_format".into(), "base64".into());
     body.extend(request.dimensions.map(|length| ("dimensions".into(), length.into())));
-    merge_extra(&mut body, &request.extra_json)?;
+    extra::merge(&mut body, extra::object("extra_json", &request.extra_json)?, &[]);
     Ok(body)
 }
 
-pub(super) fn read(inputs: usize, body: &[u8]) -> Result<Embedded, Error> {
-    let answer = parse(body)?;
+pub(super) fn read(voice: &Voice, inputs: usize, body: &[u8]) -> Result<Embedded, Error> {
+    let answer = voice.parse(body)?;
     if !answer["error"].is_null() {
-        return Err(super::refusal(Failure::Unavailable, &answer["error"]));
+        return Err(voice.refusal_inside(&answer));
     }
-    let data = answer["data"].as_array().ok_or_else(|| malformed("embeddings without `data`"))?;
+    let data =
+        answer["data"].as_array().ok_or_else(|| voice.malformed("embeddings without `data`"))?;
     let mut embeddings = vec![Embedding::default(); inputs];
     for (position, entry) in data.iter().enumerate() {
         let index = entry["index"].as_u64().and_then(|index| usize::try_from(index).ok());
         let place = embeddings
             .get_mut(index.unwrap_or(position))
-            .ok_or_else(|| malformed("an embedding for an input that was not sent"))?;
-        place.values = values(&entry["embedding"])?;
+            .ok_or_else(|| voice.malformed("an embedding for an input that was not sent"))?;
+        place.values = values(voice, &entry["embedding"])?;
     }
     let length = embeddings.first().map_or(0, |embedding| embedding.values.len());
     if length == 0 || embeddings.iter().any(|embedding| embedding.values.len() != length) {
-        return Err(malformed("embeddings are missing or differ in length"));
+        return Err(voice.malformed("embeddings are missing or differ in length"));
     }
     let tokens = answer["usage"]["prompt_tokens"].as_i64();
     let usage = tokens.map(|tokens| Usage { input_uncached: tokens, ..Usage::default() });
     Ok(Embedded { embeddings, usage })
 }
 
-fn values(embedding: &Value) -> Result<Vec<f32>, Error> {
+fn values(voice: &Voice, embedding: &Value) -> Result<Vec<f32>, Error> {
     let values: Vec<f32> = match embedding {
         Value::String(text) => {
-            let bytes = STANDARD
-                .decode(text)
-                .ok()
-                .filter(|bytes| bytes.len() % 4 == 0)
-                .ok_or_else(|| malformed("an embedding is not base64 of 32-bit floats"))?;
+            let bytes =
+                STANDARD.decode(text).ok().filter(|bytes| bytes.len() % 4 == 0).ok_or_else(
+                    || voice.malformed("an embedding is not base64 of 32-bit floats"),
+                )?;
             let (numbers, _) = bytes.as_chunks::<4>();
             numbers.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
         }
@@ -70,20 +67,25 @@ fn values(embedding: &Value) -> Result<Vec<f32>, Error> {
             #[expect(clippy::cast_possible_truncation, reason = "embeddings are 32-bit floats")]
             let float = |number: &Value| number.as_f64().map(|number| number as f32);
             let values: Option<Vec<f32>> = numbers.iter().map(float).collect();
-            values.ok_or_else(|| malformed("an embedding holds something that is no number"))?
+            values
+                .ok_or_else(|| voice.malformed("an embedding holds something that is no number"))?
         }
-        _ => return Err(malformed("an embedding is neither base64 nor a list")),
+        _ => return Err(voice.malformed("an embedding is neither base64 nor a list")),
     };
     if values.iter().all(|value| value.is_finite()) {
         Ok(values)
     } else {
-        Err(malformed("an embedding holds NaN or infinity"))
+        Err(voice.malformed("an embedding holds NaN or infinity"))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn read(inputs: usize, body: &[u8]) -> Result<Embedded, Error> {
+        super::read(&Voice { name: "openai".into(), variable: "OPENAI_API_KEY" }, inputs, body)
+    }
 
     #[test]
     fn both_forms_and_any_order_are_read() {

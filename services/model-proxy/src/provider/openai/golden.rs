@@ -17,14 +17,18 @@ use skein_proto::model::v1::{
 use std::collections::BTreeMap;
 
 pub(super) fn provider(base_url: &str) -> OpenAi {
+    provider_of("openai", base_url, None)
+}
+
+pub(super) fn provider_of(name: &str, base_url: &str, version: Option<&str>) -> OpenAi {
     let timer = std::time::Duration::from_secs(1);
     OpenAi::new(&ProviderSettings {
-        name: "openai".into(),
+        name: name.into(),
         kind: Kind::OpenAi,
         base_url: base_url.to_owned(),
         keys: vec![mesh::config::Secret::new("sk-test")],
         variable: "OPENAI_API_KEY",
-        version: None,
+        version: version.map(str::to_owned),
         beta: None,
         timers: Timers { connect: timer, first_token: timer, idle: timer, total: timer },
         patience: crate::config::Patience::default(),
@@ -62,7 +66,12 @@ fn everything() -> GenerateRequest {
     question
         .content
         .push(ContentPart { part: Some(Part::Image(picture)), ..ContentPart::default() });
-    let call = ToolCall { id: "call_1".into(), name: "look".into(), arguments_json: "{}".into() };
+    let call = ToolCall {
+        id: "call_1".into(),
+        name: "look".into(),
+        arguments_json: "{}".into(),
+        ..ToolCall::default()
+    };
     GenerateRequest {
         messages: vec![
             say(Role::System, "Be brief."),
@@ -140,7 +149,7 @@ fn decode<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Event>, Result
     let outcome = (|| {
         for piece in pieces {
             let mut data = Vec::new();
-            parser.push(piece, &mut data).map_err(|error| super::malformed(error.to_string()))?;
+            parser.push(piece, &mut data).unwrap();
             for data in data {
                 decoder.push(&data, &mut events)?;
             }

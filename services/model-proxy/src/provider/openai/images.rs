@@ -8,7 +8,7 @@
 //!   wanted (`partial_images`): each of them is paid for.
 //! - A stream is whole when as many pictures have come as were asked for.
 
-use super::{malformed, merge_extra, parse, refusal_in_stream};
+use super::{extra, refusal::Voice};
 use crate::{
     error::{Error, Failure},
     pictures,
@@ -63,7 +63,7 @@ pub(super) fn body(
     if let Some(format) = format.filter(|_| !draws_data(model)) {
         body.insert("response_format".into(), format.into());
     }
-    merge_extra(&mut body, &request.extra_json)?;
+    extra::merge(&mut body, extra::object("extra_json", &request.extra_json)?, &[]);
     // How we ask is ours to choose.
     body.remove("stream");
     if body.get("partial_images").and_then(Value::as_u64).is_some_and(|count| count > 0) {
@@ -73,34 +73,38 @@ pub(super) fn body(
 }
 
 pub(super) struct Images {
-    name: Arc<str>,
+    voice: Arc<Voice>,
     wanted: u32,
     /// Unfinished pictures that come before each.
     partial: u64,
     come: u32,
     usage: Option<Usage>,
+    finished: bool,
 }
 
 impl Images {
-    pub(super) fn new(name: Arc<str>, body: &Map<String, Value>) -> Self {
+    pub(super) fn new(voice: Arc<Voice>, body: &Map<String, Value>) -> Self {
         let number = |field: &str| body.get(field).and_then(Value::as_u64);
         let wanted = number("n").and_then(|count| u32::try_from(count).ok());
         Self {
-            name,
+            voice,
             wanted: wanted.unwrap_or(1).max(1),
             partial: number("partial_images").unwrap_or_default(),
             come: 0,
             usage: None,
+            finished: false,
         }
     }
 
     fn picture(&mut self, picture: &Value, out: &mut Vec<Event>) -> Result<(), Error> {
         let image = match (picture["b64_json"].as_str(), picture["url"].as_str()) {
-            (Some(data), _) => from_data(data)?,
+            (Some(data), _) => self.from_data(data)?,
             (None, Some(url)) => {
                 Image { source: Some(Source::Url(url.to_owned())), ..Image::default() }
             }
-            (None, None) => return Err(malformed("a picture with neither data nor a URL")),
+            (None, None) => {
+                return Err(self.voice.malformed("a picture with neither data nor a URL"));
+            }
         };
         let revised_prompt = picture["revised_prompt"].as_str().unwrap_or_default().to_owned();
         let done = ImageDone {
@@ -112,6 +116,11 @@ impl Images {
         out.push(Event::Image(done));
         self.come += 1;
         Ok(())
+    }
+
+    fn from_data(&self, data: &str) -> Result<Image, Error> {
+        let none = || self.voice.malformed("the data of a picture is none");
+        pictures::from_base64(data).ok_or_else(none)
     }
 
     fn count(&mut self, usage: &Value) {
@@ -130,6 +139,7 @@ impl Images {
         };
         let extra_json =
             if extra.is_empty() { String::new() } else { Value::Object(extra).to_string() };
+        self.finished = true;
         let mut usage = self.usage.take().unwrap_or_default();
         usage.images = self.come.into();
         out.push(Event::Finished(Finished {
@@ -141,7 +151,7 @@ impl Images {
 
     #[expect(clippy::cast_precision_loss, reason = "a share of at most a few pictures")]
     fn progress(&self, event: &Value) -> Result<ImageProgress, Error> {
-        let preview = from_data(event["b64_json"].as_str().unwrap_or_default())?;
+        let preview = self.from_data(event["b64_json"].as_str().unwrap_or_default())?;
         let at = event["partial_image_index"].as_u64().unwrap_or_default();
         // Those that come first, and then the whole.
         let done = (at + 1) as f64 / (self.partial.max(at + 1) + 1) as f64;
@@ -151,12 +161,12 @@ impl Images {
 
 impl Decoder for Images {
     fn push(&mut self, event: &sse::Event, out: &mut Vec<Event>) -> Result<(), Error> {
-        if event.data.trim().is_empty() || event.data.trim() == "[DONE]" {
+        if self.finished || event.data.trim().is_empty() || event.data.trim() == "[DONE]" {
             return Ok(());
         }
-        let event = parse(event.data.as_bytes())?;
-        if event["error"].is_object() {
-            return Err(refusal_in_stream(&event["error"]));
+        let event = self.voice.parse(event.data.as_bytes())?;
+        if !event["error"].is_null() {
+            return Err(self.voice.refusal_inside(&event));
         }
         match event["type"].as_str().unwrap_or_default() {
             "image_generation.partial_image" => out.push(Event::Progress(self.progress(&event)?)),
@@ -167,34 +177,34 @@ impl Decoder for Images {
                     self.finish(event, out);
                 }
             }
-            "error" => return Err(refusal_in_stream(&event)),
+            "error" => return Err(self.voice.refusal_inside(&event)),
             _ => {} // kinds of a later day
         }
         Ok(())
     }
 
     fn end(&mut self, _: &mut Vec<Event>) -> Result<(), Error> {
+        if self.finished {
+            return Ok(());
+        }
         let message = format!("the stream ended after {} of {} pictures", self.come, self.wanted);
-        Err(Error::provider(&self.name, Failure::Cut, message))
+        Err(self.voice.error(Failure::Cut, message))
     }
 
     fn whole(&mut self, body: &[u8], out: &mut Vec<Event>) -> Result<(), Error> {
-        let answer = parse(body)?;
-        if answer["error"].is_object() {
-            return Err(refusal_in_stream(&answer["error"]));
+        let answer = self.voice.parse(body)?;
+        if !answer["error"].is_null() {
+            return Err(self.voice.refusal_inside(&answer));
         }
         let pictures = answer["data"].as_array().filter(|pictures| !pictures.is_empty());
-        for picture in pictures.ok_or_else(|| malformed("an answer without pictures"))? {
+        let none = || self.voice.malformed("an answer without pictures");
+        for picture in pictures.ok_or_else(none)? {
             self.picture(picture, out)?;
         }
         self.count(&answer["usage"]);
         self.finish(answer, out);
         Ok(())
     }
-}
-
-fn from_data(data: &str) -> Result<Image, Error> {
-    pictures::from_base64(data).ok_or_else(|| malformed("the data of a picture is none"))
 }
 
 /// Tokens of text and of pictures, each in its class.
@@ -206,9 +216,11 @@ fn add(usage: &mut Usage, told: &Value) {
     let drawn =
         if details["image_tokens"].is_i64() { count(&details["image_tokens"]) } else { output };
     let cached = count(&told["input_tokens_details"]["cached_tokens"]).min(input);
-    usage.input_uncached += input - cached;
-    usage.input_cache_read += cached;
-    usage.input_image += count(&told["input_tokens_details"]["image_tokens"]).min(input);
-    usage.output += output;
-    usage.output_image += drawn.min(output);
+    usage.input_uncached = usage.input_uncached.saturating_add(input - cached);
+    usage.input_cache_read = usage.input_cache_read.saturating_add(cached);
+    usage.input_image = usage
+        .input_image
+        .saturating_add(count(&told["input_tokens_details"]["image_tokens"]).min(input));
+    usage.output = usage.output.saturating_add(output);
+    usage.output_image = usage.output_image.saturating_add(drawn.min(output));
 }

@@ -6,34 +6,34 @@
 //! - Pieces of one tool call share an index, the first carries id and name, and
 //!   joined they are a JSON object, however the provider cut or numbered them;
 //!   where they are not, `broken_tool_calls` says so.
-//! - Classes of tokens do not overlap: input without what came from the cache,
-//!   output with the reasoning in it.
+//! - What has no field here is told in `extra_json`, at the place it came from.
+//! - Memory is bounded, however long the stream is.
 
-use super::{malformed, parse, plain, refusal_in_stream};
+use super::{calls::Calls, plain, refusal::Voice, usage};
 use crate::{
     error::{Error, Failure},
-    provider::{
-        Decoder, Event,
-        arguments::{self, Arguments},
-    },
+    provider::{Decoder, Event},
     sse,
 };
 use serde_json::{Map, Value};
-use skein_proto::model::v1::{
-    Choice, Delta, FinishReason, Finished, ToolCallPiece, Usage, delta::Piece,
-};
-use std::collections::BTreeMap;
+use skein_proto::model::v1::{Choice, Delta, FinishReason, Finished, Usage, delta::Piece};
+use std::{collections::BTreeMap, sync::Arc};
 
 /// Fields of a chunk that we have names for, or that only serve the wire.
 const CHUNK_FIELDS: [&str; 7] =
     ["id", "object", "created", "model", "choices", "usage", "obfuscation"];
 /// Fields of a choice and of its delta that become fields of ours.
-const CHOICE_FIELDS: [&str; 4] = ["index", "delta", "message", "finish_reason"];
-const DELTA_FIELDS: [&str; 6] =
-    ["role", "content", "refusal", "reasoning_content", "reasoning", "tool_calls"];
+const CHOICE_FIELDS: [&str; 5] = ["index", "delta", "message", "finish_reason", "usage"];
+const DELTA_FIELDS: [&str; 7] =
+    ["role", "index", "content", "refusal", "reasoning_content", "reasoning", "tool_calls"];
 
-#[derive(Default)]
+/// Choices of one answer; nobody asks for so many.
+const MOST_CHOICES: usize = 128;
+/// Fields of chunks that are kept to the end.
+const MOST_EXTRA: usize = 256;
+
 pub(super) struct Stream {
+    voice: Arc<Voice>,
     choices: BTreeMap<u32, State>,
     usage: Option<Usage>,
     extra: Map<String, Value>,
@@ -43,85 +43,92 @@ pub(super) struct Stream {
 #[derive(Default)]
 struct State {
     finish: Option<FinishReason>,
-    calls: Vec<Call>,
-}
-
-/// A tool call under way; its place in the list is the index that we give it.
-struct Call {
-    index: Option<u64>,
-    id: String,
-    arguments: Arguments,
+    calls: Calls,
 }
 
 impl Stream {
+    pub(super) fn new(voice: Arc<Voice>) -> Self {
+        let (choices, extra) = (BTreeMap::new(), Map::new());
+        Self { voice, choices, usage: None, extra, finished: false }
+    }
+
     fn chunk(&mut self, mut chunk: Value, out: &mut Vec<Event>) -> Result<(), Error> {
-        if !chunk["error"].is_null() {
-            return Err(refusal_in_stream(&chunk["error"]));
+        if !chunk.is_object() {
+            return Err(self.voice.malformed("what came is not a JSON object"));
         }
-        if chunk["usage"].is_object() {
-            self.usage = Some(usage(&chunk["usage"]));
+        let wrong = !chunk["error"].is_null()
+            || chunk["object"] == "error"
+            || (chunk["choices"].is_null() && !chunk["detail"].is_null());
+        if wrong {
+            return Err(self.voice.refusal_inside(&chunk));
         }
-        for mut choice in take_list(&mut chunk["choices"]) {
-            self.choice(&mut choice, out);
+        if let Some(usage) = usage::find(&chunk) {
+            self.usage = Some(usage);
+        }
+        for mut choice in take_list(&mut chunk, "choices") {
+            self.choice(&mut choice, out)?;
         }
         if let Value::Object(fields) = chunk {
             let unnamed = |(name, value): &(String, Value)| {
                 !CHUNK_FIELDS.contains(&name.as_str()) && !value.is_null()
             };
-            self.extra.extend(fields.into_iter().filter(unnamed));
+            self.keep(fields.into_iter().filter(unnamed));
         }
         Ok(())
     }
 
     /// What [`Self::chunk`] makes of the same chunk.
-    fn plain(&mut self, chunk: plain::Chunk, out: &mut Vec<Event>) {
+    fn plain(&mut self, chunk: plain::Chunk, out: &mut Vec<Event>) -> Result<(), Error> {
         for choice in chunk.choices {
-            self.choices.entry(choice.index).or_default();
+            self.state(choice.index)?;
             let Some(text) = choice.delta.content.filter(|text| !text.is_empty()) else { continue };
-            let extra_json = String::new();
-            out.push(Event::Delta(Delta {
-                choice: choice.index,
-                piece: Some(Piece::Text(text)),
-                extra_json,
-            }));
+            let piece = Some(Piece::Text(text));
+            out.push(Event::Delta(Delta { choice: choice.index, piece, ..Delta::default() }));
         }
         let kept = [
             ("service_tier", chunk.service_tier),
             ("system_fingerprint", chunk.system_fingerprint),
         ];
-        for (name, value) in kept {
-            self.extra.extend(value.map(|value| (name.to_owned(), value.into())));
+        self.keep(kept.into_iter().filter_map(|(name, value)| Some((name.into(), value?.into()))));
+        Ok(())
+    }
+
+    fn state(&mut self, index: u32) -> Result<&mut State, Error> {
+        if self.choices.len() == MOST_CHOICES && !self.choices.contains_key(&index) {
+            return Err(self.voice.malformed("the answer has more choices than anybody asks for"));
+        }
+        Ok(self.choices.entry(index).or_default())
+    }
+
+    fn keep(&mut self, fields: impl Iterator<Item = (String, Value)>) {
+        for (name, value) in fields {
+            if self.extra.len() < MOST_EXTRA || self.extra.contains_key(&name) {
+                self.extra.insert(name, value);
+            }
         }
     }
 
-    fn choice(&mut self, choice: &mut Value, out: &mut Vec<Event>) {
+    fn choice(&mut self, choice: &mut Value, out: &mut Vec<Event>) -> Result<(), Error> {
         let index = choice["index"].as_u64().and_then(|index| u32::try_from(index).ok());
         let index = index.unwrap_or_default();
-        let state = self.choices.entry(index).or_default();
+        let voice = Arc::clone(&self.voice);
+        let state = self.state(index)?;
         // A whole answer has `message` where a chunk has `delta`.
-        let mut delta = match choice["delta"].take() {
-            Value::Null => choice["message"].take(),
+        let mut delta = match take(choice, "delta") {
+            Value::Null => take(choice, "message"),
             delta => delta,
         };
-        let mut pieces = Vec::new();
-        for (name, piece) in [
-            ("reasoning_content", Piece::Reasoning as fn(String) -> Piece),
-            ("reasoning", Piece::Reasoning),
-            ("content", Piece::Text),
-            ("refusal", Piece::Refusal),
-        ] {
-            let text = text(delta[name].take());
-            if !text.is_empty() {
-                pieces.push(piece(text));
-            }
-        }
-        for call in take_list(&mut delta["tool_calls"]) {
-            let piece = state.tool_call(&call);
+        let mut pieces = texts(&mut delta);
+        for mut call in take_list(&mut delta, "tool_calls") {
+            let piece = state.calls.piece(&mut call);
+            let piece = piece.ok_or_else(|| voice.malformed("the answer has too many calls"))?;
             pieces.push(Piece::ToolCall(piece));
         }
-        if let Some(word) = choice["finish_reason"].as_str() {
-            state.finish.get_or_insert_with(|| finish_reason(word));
-            pieces.extend(state.empty_calls().map(Piece::ToolCall));
+        let reason = choice["finish_reason"].as_str().filter(|word| !word.is_empty());
+        let ended = reason.map(finish_reason);
+        if let Some(Ok(reason)) = ended {
+            state.finish.get_or_insert(reason);
+            pieces.extend(state.calls.end_empty().map(Piece::ToolCall));
         }
         let mut extra_json = unnamed(choice, &delta);
         for piece in pieces {
@@ -131,6 +138,13 @@ impl Stream {
         if !extra_json.is_empty() {
             out.push(Event::Delta(Delta { choice: index, piece: None, extra_json }));
         }
+        match ended {
+            Some(Err(failure)) => {
+                let word = reason.unwrap_or_default();
+                Err(voice.error(failure, format!("the provider ended the answer with {word:?}")))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn finish(&mut self, out: &mut Vec<Event>) -> Result<(), Error> {
@@ -139,17 +153,14 @@ impl Stream {
             .iter()
             .map(|(index, state)| {
                 let finish_reason = state.finish?.into();
-                let broken_tool_calls =
-                    arguments::broken(state.calls.iter().map(|call| &call.arguments));
+                let broken_tool_calls = state.calls.broken();
                 Some(Choice { index: *index, finish_reason, broken_tool_calls })
             })
             .collect();
         let choices = choices.filter(|choices| !choices.is_empty()).ok_or_else(|| {
-            Error::provider(super::NAME, Failure::Cut, "the stream ended without a finish reason")
+            self.voice.error(Failure::Cut, "the stream ended without a finish reason")
         })?;
-        let extra = std::mem::take(&mut self.extra);
-        let extra_json =
-            if extra.is_empty() { String::new() } else { Value::Object(extra).to_string() };
+        let extra_json = object(std::mem::take(&mut self.extra));
         self.finished = true;
         out.push(Event::Finished(Finished { choices, usage: self.usage.take(), extra_json }));
         Ok(())
@@ -161,15 +172,17 @@ impl Decoder for Stream {
         if self.finished {
             return Ok(());
         }
-        match event.data.trim() {
+        let data = event.data.trim();
+        if event.name == "error" {
+            let said = serde_json::from_str(data).unwrap_or_default();
+            return Err(self.voice.refusal_inside(&said));
+        }
+        match data {
             "[DONE]" => self.finish(out),
             "" => Ok(()),
             data => match plain::read(data) {
-                Some(plain) => {
-                    self.plain(plain, out);
-                    Ok(())
-                }
-                None => self.chunk(parse(data.as_bytes())?, out),
+                Some(plain) => self.plain(plain, out),
+                None => self.chunk(self.voice.parse(data.as_bytes())?, out),
             },
         }
     }
@@ -179,67 +192,72 @@ impl Decoder for Stream {
     }
 
     fn whole(&mut self, body: &[u8], out: &mut Vec<Event>) -> Result<(), Error> {
-        let answer = parse(body)?;
+        let answer = self.voice.parse(body)?;
         if !answer.is_object() {
-            return Err(malformed("the answer is not a JSON object"));
+            return Err(self.voice.malformed("the answer is not a JSON object"));
         }
         self.chunk(answer, out)?;
         self.finish(out)
     }
 }
 
-impl State {
-    fn tool_call(&mut self, call: &Value) -> ToolCallPiece {
-        let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let (given, id) = (call["index"].as_u64(), word(&call["id"]));
-        let known = match given {
-            Some(_) => self.calls.iter().position(|known| known.index == given),
-            // Without an index a new id is a new call, and none the last one.
-            None if id.is_empty() => self.calls.len().checked_sub(1),
-            None => self.calls.iter().position(|known| known.id == id),
-        };
-        let arguments = match &call["function"]["arguments"] {
-            Value::Null => String::new(),
-            Value::String(text) => text.clone(),
-            object => object.to_string(),
-        };
-        let (at, id, name) = match known {
-            Some(at) => (at, String::new(), String::new()),
-            None => {
-                let arguments = Arguments::default();
-                self.calls.push(Call { index: given, id: id.clone(), arguments });
-                (self.calls.len() - 1, id, word(&call["function"]["name"]))
-            }
-        };
-        self.calls[at].arguments.push(&arguments);
-        ToolCallPiece { index: position(at), id, name, arguments }
-    }
-
-    /// A call without arguments means an empty object, and must say so.
-    fn empty_calls(&mut self) -> impl Iterator<Item = ToolCallPiece> {
-        self.calls.iter_mut().enumerate().filter_map(|(at, call)| {
-            call.arguments.is_empty().then(|| {
-                call.arguments.push("{}");
-                let arguments = "{}".to_owned();
-                ToolCallPiece { index: position(at), arguments, ..ToolCallPiece::default() }
-            })
-        })
-    }
+/// Takes a field out of what may be no object.
+pub(super) fn take(value: &mut Value, name: &str) -> Value {
+    value.get_mut(name).map(Value::take).unwrap_or_default()
 }
 
-fn position(at: usize) -> u32 {
-    u32::try_from(at).unwrap_or(u32::MAX)
-}
-
-fn take_list(value: &mut Value) -> Vec<Value> {
-    match value.take() {
+fn take_list(value: &mut Value, name: &str) -> Vec<Value> {
+    match take(value, name) {
         Value::Array(list) => list,
         _ => Vec::new(),
     }
 }
 
+/// What a delta says in words. Parts of a kind nobody knows stay in it.
+fn texts(delta: &mut Value) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    let mut add = |piece: fn(String) -> Piece, text: String| {
+        if !text.is_empty() {
+            pieces.push(piece(text));
+        }
+    };
+    // Some say the same under both names.
+    let reasoning = match take(delta, "reasoning_content") {
+        Value::Null => take(delta, "reasoning"),
+        reasoning => reasoning,
+    };
+    add(Piece::Reasoning, joined(reasoning));
+    let mut unknown = Vec::new();
+    match take(delta, "content") {
+        Value::String(text) => add(Piece::Text, text),
+        Value::Array(parts) => {
+            for mut part in parts {
+                match part["type"].as_str() {
+                    // Mistral's models think in parts of the content.
+                    Some("thinking") => {
+                        add(Piece::Reasoning, joined(take(&mut part, "thinking")));
+                    }
+                    Some("refusal") => add(Piece::Refusal, joined(take(&mut part, "refusal"))),
+                    _ if part["text"].is_string() => {
+                        add(Piece::Text, joined(take(&mut part, "text")));
+                    }
+                    _ => unknown.push(part),
+                }
+            }
+        }
+        _ => {}
+    }
+    add(Piece::Refusal, joined(take(delta, "refusal")));
+    if let Value::Object(delta) = delta
+        && !unknown.is_empty()
+    {
+        delta.insert("content_parts".to_owned(), unknown.into());
+    }
+    pieces
+}
+
 /// A string, or the texts of a list of parts.
-fn text(value: Value) -> String {
+fn joined(value: Value) -> String {
     match value {
         Value::String(text) => text,
         Value::Array(parts) => parts.iter().filter_map(|part| part["text"].as_str()).collect(),
@@ -247,7 +265,8 @@ fn text(value: Value) -> String {
     }
 }
 
-/// What a choice says that we have no field for, such as `logprobs`.
+/// What a choice says that we have no field for; fields of the choice itself go
+/// into `choice`, all but the `logprobs` of the old days.
 fn unnamed(choice: &Value, delta: &Value) -> String {
     let rest = |value: &Value, named: &[&str]| -> Map<String, Value> {
         let fields = value.as_object().into_iter().flatten();
@@ -256,38 +275,30 @@ fn unnamed(choice: &Value, delta: &Value) -> String {
         });
         fields.map(|(name, value)| (name.clone(), value.clone())).collect()
     };
-    let mut extra = rest(choice, &CHOICE_FIELDS);
-    extra.extend(rest(delta, &DELTA_FIELDS));
-    if extra.is_empty() { String::new() } else { Value::Object(extra).to_string() }
+    let mut outer = rest(choice, &CHOICE_FIELDS);
+    let logprobs = outer.shift_remove("logprobs");
+    let mut extra = rest(delta, &DELTA_FIELDS);
+    extra.extend(logprobs.map(|logprobs| ("logprobs".to_owned(), logprobs)));
+    if !outer.is_empty() {
+        extra.insert("choice".to_owned(), outer.into());
+    }
+    object(extra)
 }
 
-fn finish_reason(word: &str) -> FinishReason {
-    match word {
-        "length" | "model_length" | "max_tokens" => FinishReason::Length,
-        "tool_calls" | "function_call" => FinishReason::ToolCalls,
-        "content_filter" => FinishReason::ContentFilter,
+/// Nothing is an empty text.
+fn object(fields: Map<String, Value>) -> String {
+    if fields.is_empty() { String::new() } else { Value::Object(fields).to_string() }
+}
+
+/// Some ends are none.
+fn finish_reason(word: &str) -> Result<FinishReason, Failure> {
+    Ok(match word {
+        "length" | "model_length" | "max_tokens" | "max_output_tokens" => FinishReason::Length,
+        "tool_calls" | "function_call" | "tool_use" => FinishReason::ToolCalls,
+        "content_filter" | "sensitive" | "safety" => FinishReason::ContentFilter,
+        "error" | "network_error" => return Err(Failure::Unavailable),
+        "insufficient_system_resource" => return Err(Failure::Overloaded),
+        "abort" | "cancelled" => return Err(Failure::Cut),
         _ => FinishReason::Stop,
-    }
-}
-
-fn usage(usage: &Value) -> Usage {
-    let count = |value: &Value| value.as_i64().unwrap_or_default().max(0);
-    let (input, output) = (count(&usage["prompt_tokens"]), count(&usage["completion_tokens"]));
-    let input_details = &usage["prompt_tokens_details"];
-    let output_details = &usage["completion_tokens_details"];
-    let read = count(&input_details["cached_tokens"]).min(input);
-    let write = count(&input_details["cache_write_tokens"]).min(input - read);
-    let reasoning = count(&output_details["reasoning_tokens"]);
-    // xAI counts reasoning beside the completion, everybody else inside.
-    let beside = reasoning > 0 && count(&usage["total_tokens"]) >= input + output + reasoning;
-    Usage {
-        input_uncached: input - read - write,
-        input_cache_read: read,
-        input_cache_write: write,
-        output: if beside { output + reasoning } else { output },
-        output_reasoning: reasoning,
-        input_audio: count(&input_details["audio_tokens"]),
-        output_audio: count(&output_details["audio_tokens"]),
-        ..Usage::default()
-    }
+    })
 }
