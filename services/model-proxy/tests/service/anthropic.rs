@@ -80,6 +80,7 @@ async fn tools_are_called_and_their_results_go_back() {
         id: id.clone(),
         name: name.clone(),
         arguments_json: arguments_json.clone(),
+        ..ToolCall::default()
     });
     request.messages.push(Message {
         role: Role::Assistant.into(),
@@ -119,7 +120,12 @@ async fn signed_thinking_goes_back_as_it_came() {
     }
     assert_eq!(thought, "Which city?");
     let call = call.unwrap();
-    let made = ToolCall { id: call.id.clone(), name: call.name, arguments_json: "{}".into() };
+    let made = ToolCall {
+        id: call.id.clone(),
+        name: call.name,
+        arguments_json: "{}".into(),
+        ..ToolCall::default()
+    };
     request.messages.extend([
         Message {
             role: Role::Assistant.into(),
