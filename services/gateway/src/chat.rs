@@ -22,7 +22,7 @@ use futures_util::{StreamExt as _, stream::BoxStream};
 use http::{HeaderMap, HeaderValue};
 use mesh::{Call, clock, error, h2};
 use skein_proto::model::v1::{
-    CacheStatus, Finished, GenerateRequest, Started, generate_response::Event,
+    CacheStatus, GenerateRequest, Started, Usage, generate_response::Event,
     model_service_client::ModelServiceClient,
 };
 use tonic::Status;
@@ -122,13 +122,13 @@ async fn whole(mut answer: Answer, longest: u64) -> Result<Response, Refusal> {
         gathered.push(event);
     }
     let Some(finished) = gathered.finished() else { return Err(Refusal::from_status(&cut())) };
-    let headers = headers(&answer.started, Some(finished));
+    let headers = headers(&answer.started, finished.usage.as_ref());
     let completion = gathered.completion(&answer.started, clock::now_seconds());
     Ok((headers, axum::Json(completion)).into_response())
 }
 
 /// Where an answer came from and, once it is whole, what it cost.
-fn headers(started: &Started, finished: Option<&Finished>) -> HeaderMap {
+pub fn headers(started: &Started, usage: Option<&Usage>) -> HeaderMap {
     let mut headers = HeaderMap::new();
     let cache = match started.cache() {
         CacheStatus::Unspecified => "",
@@ -140,7 +140,7 @@ fn headers(started: &Started, finished: Option<&Finished>) -> HeaderMap {
         ("", true) => "yes",
         (reason, _) => reason,
     };
-    let cost = finished.and_then(|finished| finished.usage.as_ref()).and_then(usage::nano_usd);
+    let cost = usage.and_then(usage::nano_usd);
     let cost = cost.map(usage::dollars).unwrap_or_default();
     for (name, value) in [
         ("x-skein-region", started.region.as_str()),

@@ -132,9 +132,12 @@ fn strip(headers: &mut HeaderMap) {
 
 fn route(path: &str) -> String {
     match path {
-        "/v1/chat/completions" | "/v1/embeddings" | "/v1/models" | "/healthz" | "/readyz" => {
-            path.to_owned()
-        }
+        "/v1/chat/completions"
+        | "/v1/embeddings"
+        | "/v1/images/generations"
+        | "/v1/models"
+        | "/healthz"
+        | "/readyz" => path.to_owned(),
         model if model.starts_with("/v1/models/") => "/v1/models/{id}".to_owned(),
         health if health.starts_with("/grpc.health.") => "/grpc.health.v1.Health".to_owned(),
         asked if asked.starts_with("/grpc.reflection.") => REFLECTION.to_owned(),

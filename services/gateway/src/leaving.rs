@@ -8,7 +8,6 @@ use futures_util::{
     stream::{self, BoxStream},
 };
 use mesh::error::{Kind, status};
-use skein_proto::model::v1::generate_response::Event;
 use std::time::Duration;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
@@ -25,10 +24,10 @@ pub struct Leaving {
     pub grace: Duration,
 }
 
-type Events = BoxStream<'static, Result<Event, Status>>;
+type Events<E> = BoxStream<'static, Result<E, Status>>;
 
 impl Leaving {
-    pub fn end(&self, events: Events) -> Events {
+    pub fn end<E: Send + 'static>(&self, events: Events<E>) -> Events<E> {
         let Self { drain, grace } = self.clone();
         let over = async move {
             drain.cancelled().await;
@@ -60,9 +59,9 @@ mod tests {
     async fn an_endless_answer_ends_with_an_error_shortly_before_the_process() {
         let (drain, grace) = (CancellationToken::new(), Duration::from_secs(5));
         let leaving = Leaving { drain: drain.clone(), grace };
-        let whole = leaving.end(stream::empty().boxed()).count().await;
+        let whole = leaving.end(stream::empty::<Result<(), _>>().boxed()).count().await;
         assert_eq!(whole, 0);
-        let mut endless = leaving.end(stream::pending().boxed());
+        let mut endless = leaving.end(stream::pending::<Result<(), _>>().boxed());
         drain.cancel();
         let begun = time::Instant::now();
         let last = endless.next().await.unwrap().unwrap_err();

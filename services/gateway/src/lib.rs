@@ -13,6 +13,7 @@ pub mod body;
 pub mod chat;
 pub mod config;
 pub mod door;
+pub mod draw;
 pub mod edge;
 pub mod embed;
 pub mod forward;

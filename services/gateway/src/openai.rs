@@ -1,6 +1,6 @@
 //! OpenAI's HTTP dialect: pure translation between its JSON and our contract.
 //!
-//! Nothing below does I/O; the endpoints in `chat`, `embed` and `models` do.
+//! Nothing below does I/O; the endpoints in `chat`, `draw`, `embed` and `models` do.
 //!
 //! Invariants:
 //! - Nothing a client sent is lost: a field we have no name for goes into
@@ -11,6 +11,7 @@ pub mod chunks;
 pub mod embeddings;
 pub mod error;
 mod fields;
+pub mod images;
 mod message;
 pub mod models;
 pub mod request;

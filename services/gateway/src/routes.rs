@@ -6,7 +6,7 @@
 //! - Health and reflection answer without a key; nothing else does.
 
 use crate::{
-    admin::Admin, chat, door, edge, embed, forward, gateway::Gateway, listing,
+    admin::Admin, chat, door, draw, edge, embed, forward, gateway::Gateway, listing,
     openai::error::Refusal,
 };
 use axum::{
@@ -39,6 +39,7 @@ pub fn routes(
     let app = Router::new()
         .route("/v1/chat/completions", work(post(chat::complete)).fallback(only_post))
         .route("/v1/embeddings", work(post(embed::embed)).fallback(only_post))
+        .route("/v1/images/generations", work(post(draw::draw)).fallback(only_post))
         .route("/v1/models", work(get(listing::all)).fallback(only_get))
         .route("/v1/models/{*id}", work(get(listing::one)).fallback(only_get))
         .route("/healthz", get(|| async { "ok\n" }).fallback(only_get))

@@ -7,16 +7,13 @@
 
 use crate::{
     chat,
-    openai::{
-        chunks::{self, Encoder},
-        error::Refusal,
-    },
+    openai::{chunks, error::Refusal, images},
 };
 use axum::{body::Body, response::Response};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream::BoxStream};
 use http::{HeaderValue, header};
-use skein_proto::model::v1::generate_response::Event;
+use skein_proto::model::v1::{generate_image_response, generate_response};
 use std::{io, time::Duration};
 use tokio::time;
 use tonic::Status;
@@ -25,9 +22,34 @@ use tonic::Status;
 /// otherwise overtake the event in the buffers of the connection.
 pub const LAST_WORDS: Duration = Duration::from_millis(100);
 
-struct Stream {
-    events: BoxStream<'static, Result<Event, Status>>,
-    encoder: Encoder,
+/// How the events of one kind of call are written.
+pub trait Encode: Send + 'static {
+    type Event: Send + 'static;
+    /// Appends what `event` is on the wire; whether it is the last.
+    fn encode(&mut self, event: Self::Event, out: &mut String) -> bool;
+}
+
+impl Encode for chunks::Encoder {
+    type Event = generate_response::Event;
+    fn encode(&mut self, event: Self::Event, out: &mut String) -> bool {
+        let last = matches!(event, Self::Event::Finished(_));
+        self.push(event, out);
+        last
+    }
+}
+
+impl Encode for images::Encoder {
+    type Event = generate_image_response::Event;
+    fn encode(&mut self, event: Self::Event, out: &mut String) -> bool {
+        let last = matches!(event, Self::Event::Finished(_));
+        self.push(event, out);
+        last
+    }
+}
+
+struct Stream<E: Encode> {
+    events: BoxStream<'static, Result<E::Event, Status>>,
+    encoder: E,
     keep_alive: Duration,
     state: State,
 }
@@ -38,9 +60,9 @@ enum State {
     Failed,
 }
 
-pub fn response(
-    events: BoxStream<'static, Result<Event, Status>>,
-    encoder: Encoder,
+pub fn response<E: Encode>(
+    events: BoxStream<'static, Result<E::Event, Status>>,
+    encoder: E,
     keep_alive: Duration,
 ) -> Response {
     let stream = Stream { events, encoder, keep_alive, state: State::Open };
@@ -56,7 +78,7 @@ pub fn response(
     response
 }
 
-impl Stream {
+impl<E: Encode> Stream<E> {
     async fn next(&mut self) -> Option<Result<Bytes, io::Error>> {
         match self.state {
             State::Open => Some(Ok(self.open().await)),
@@ -70,17 +92,16 @@ impl Stream {
 
     async fn open(&mut self) -> Bytes {
         let mut out = String::new();
-        while out.is_empty() {
+        while out.is_empty() && matches!(self.state, State::Open) {
             let event = match time::timeout(self.keep_alive, self.events.next()).await {
                 Ok(event) => event.unwrap_or_else(|| Err(chat::cut())),
                 Err(_) => return Bytes::from_static(chunks::KEEP_ALIVE.as_bytes()),
             };
             match event {
                 Ok(event) => {
-                    if matches!(event, Event::Finished(_)) {
+                    if self.encoder.encode(event, &mut out) {
                         self.state = State::Done;
                     }
-                    self.encoder.push(event, &mut out);
                 }
                 Err(status) => {
                     self.state = State::Failed;

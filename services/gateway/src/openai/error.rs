@@ -100,7 +100,7 @@ impl Refusal {
     pub fn unknown_route(method: &http::Method, path: &str) -> Self {
         let message = format!(
             "unknown route {method} {path}; there are POST /v1/chat/completions, \
-             POST /v1/embeddings and GET /v1/models"
+             POST /v1/embeddings, POST /v1/images/generations and GET /v1/models"
         );
         Self::new(StatusCode::NOT_FOUND, INVALID, "unknown_url", message)
     }
@@ -192,6 +192,7 @@ impl Refusal {
 fn param_of(field: &str) -> &str {
     match field {
         "inputs" => "input",
+        "delivery" => "response_format",
         other => other.strip_prefix("sampling.").unwrap_or(other),
     }
 }

@@ -68,6 +68,44 @@ pub fn usage(usage: &v1::Usage) -> Usage {
     }
 }
 
+/// Of a picture call.
+#[derive(Debug, Serialize)]
+pub struct ImageUsage {
+    input_tokens: i64,
+    output_tokens: i64,
+    total_tokens: i64,
+    input_tokens_details: TokenKinds,
+    output_tokens_details: TokenKinds,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cost_usd: Option<f64>,
+}
+
+#[derive(Debug, Serialize)]
+struct TokenKinds {
+    text_tokens: i64,
+    image_tokens: i64,
+}
+
+impl ImageUsage {
+    /// `None` where pictures are counted and not tokens.
+    #[expect(clippy::cast_precision_loss, reason = "shown to people; money is counted in integers")]
+    pub fn of(usage: &v1::Usage) -> Option<Self> {
+        let (input_tokens, output_tokens) = (input_tokens(usage), usage.output);
+        let kinds = |all: i64, image_tokens: i64| TokenKinds {
+            text_tokens: (all - image_tokens).max(0),
+            image_tokens,
+        };
+        (input_tokens + output_tokens > 0).then(|| Self {
+            input_tokens,
+            output_tokens,
+            total_tokens: input_tokens + output_tokens,
+            input_tokens_details: kinds(input_tokens, usage.input_image),
+            output_tokens_details: kinds(output_tokens, usage.output_image),
+            cost_usd: nano_usd(usage).map(|nano| nano as f64 / 1e9),
+        })
+    }
+}
+
 pub fn nano_usd(usage: &v1::Usage) -> Option<i64> {
     usage.cost.as_ref().and_then(|cost| cost.nano_usd)
 }

@@ -1,6 +1,6 @@
 //! A router and a retrieval that answer by the name of the model or query.
 
-use crate::fake_agents::Agents;
+use crate::{fake_agents::Agents, fake_images};
 use futures_util::{StreamExt as _, stream};
 use mesh::{
     Call, World,
@@ -39,6 +39,7 @@ pub(crate) struct Seen {
     pub(crate) metadata: Mutex<MetadataMap>,
     pub(crate) call: Mutex<Option<Call>>,
     pub(crate) request: Mutex<Option<GenerateRequest>>,
+    pub(crate) image: Mutex<Option<GenerateImageRequest>>,
     /// Calls whose stream was dropped before its end.
     pub(crate) cancelled: watch::Sender<u32>,
     /// Lets the model `waits` go on.
@@ -102,7 +103,7 @@ fn call_piece(id: &str, name: &str, arguments: &str) -> Delta {
     Delta { piece: Some(piece), ..Delta::default() }
 }
 
-fn unavailable() -> Status {
+pub(crate) fn unavailable() -> Status {
     error::status(Kind::Unavailable, None, None, "the provider went away".into())
 }
 
@@ -213,9 +214,10 @@ impl ModelService for Models {
     type GenerateImageStream = Events<GenerateImageResponse>;
     async fn generate_image(
         &self,
-        _: Request<GenerateImageRequest>,
+        request: Request<GenerateImageRequest>,
     ) -> Result<Response<Self::GenerateImageStream>, Status> {
-        Err(error::unimplemented("no images here"))
+        self.0.note(&request);
+        fake_images::answer(&self.0, request.into_inner()).map(Response::new)
     }
 
     async fn rerank(&self, _: Request<RerankRequest>) -> Result<Response<RerankResponse>, Status> {

@@ -6,7 +6,9 @@
 mod agents;
 mod chats;
 mod client;
+mod draws;
 mod fake_agents;
+mod fake_images;
 mod fakes;
 mod grpc;
 mod idempotent;

@@ -3,6 +3,7 @@
 
 mod anthropic;
 mod faults;
+mod images;
 mod leaving;
 mod local;
 mod openai;

@@ -224,3 +224,101 @@ fn add(usage: &mut Usage, told: &Value) {
     usage.output = usage.output.saturating_add(output);
     usage.output_image = usage.output_image.saturating_add(drawn.min(output));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::provider::replay;
+    use serde_json::json;
+
+    fn voice() -> Voice {
+        Voice { name: "openai".into(), variable: "OPENAI_API_KEY" }
+    }
+
+    fn decoder(body: &Value) -> Images {
+        Images::new(Arc::new(voice()), body.as_object().unwrap())
+    }
+
+    fn asked(model: &str, change: impl FnOnce(&mut GenerateImageRequest)) -> Value {
+        let mut request =
+            GenerateImageRequest { prompt: "a goose".into(), ..GenerateImageRequest::default() };
+        change(&mut request);
+        Value::Object(body(model, &request).unwrap())
+    }
+
+    #[test]
+    fn nothing_that_was_not_said_is_sent() {
+        assert_eq!(
+            asked("gpt-image-2", |_| {}),
+            json!({"model": "gpt-image-2", "prompt": "a goose"})
+        );
+        let all = asked("dall-e-3", |request| {
+            (request.n, request.size, request.quality) = (2, "64x64".into(), "hd".into());
+            request.delivery = ImageDelivery::Data.into();
+            request.extra_json = r#"{"style":"vivid","n":9,"stream":true}"#.into();
+        });
+        assert_eq!(
+            all,
+            json!({"model": "dall-e-3", "prompt": "a goose", "n": 2, "size": "64x64",
+                "quality": "hd", "response_format": "b64_json", "style": "vivid"})
+        );
+        for model in ["gpt-image-2", "openai/gpt-image-1-mini", "chatgpt-image-latest"] {
+            let data = asked(model, |request| request.delivery = ImageDelivery::Data.into());
+            assert!(draws_data(model) && data.get("response_format").is_none(), "{model}");
+        }
+    }
+
+    #[test]
+    fn the_recorded_answer_is_read() {
+        let Some(folder) = replay::folder() else { return };
+        let recorded = std::fs::read(folder.join("openai-other/openai-image.json")).unwrap();
+        let mut out = Vec::new();
+        decoder(&json!({"n": 2})).whole(&recorded, &mut out).unwrap();
+        let [Event::Image(first), Event::Image(second), Event::Finished(end)] = out.as_slice()
+        else {
+            panic!("{out:?}")
+        };
+        assert_eq!(first.image.as_ref().unwrap().media_type, "image/png");
+        assert!(first.revised_prompt.starts_with("A small and adorable"));
+        assert_eq!((second.index, second.revised_prompt.as_str()), (1, ""));
+        assert_eq!((end.usage.unwrap().images, end.extra_json.as_str()), (2, ""));
+        let refused = folder.join("openai-other/gpt-image-response-format-error.json");
+        let refused = std::fs::read(refused).unwrap();
+        let error = voice().refusal(Failure::of_status(400, None), &refused);
+        assert_eq!(error.failure(), Some(Failure::BadRequest));
+        assert!(
+            matches!(error, Error::Provider { param: Some(param), .. } if param == "response_format")
+        );
+    }
+
+    #[test]
+    fn a_stream_is_whole_when_all_pictures_have_come() {
+        let png = "iVBORw0KGgo=";
+        let mut decoder = decoder(&json!({"n": 2, "partial_images": 1}));
+        let mut out = Vec::new();
+        let mut push = |decoder: &mut Images, event: Value| {
+            let event = sse::Event { data: event.to_string(), ..sse::Event::default() };
+            decoder.push(&event, &mut out)
+        };
+        let usage = json!({"input_tokens": 5, "output_tokens": 100,
+            "input_tokens_details": {"text_tokens": 3, "image_tokens": 2}});
+        for _ in 0..2 {
+            let partial = json!({"type": "image_generation.partial_image", "b64_json": png,
+                "partial_image_index": 0});
+            push(&mut decoder, partial).unwrap();
+            assert!(decoder.end(&mut Vec::new()).is_err(), "not whole yet");
+            let done = json!({"type": "image_generation.completed", "b64_json": png,
+                "usage": usage, "size": "64x64"});
+            push(&mut decoder, done).unwrap();
+        }
+        let broken = json!({"type": "image_generation.completed", "b64_json": "PHN2Zz4="});
+        let mut other = self::decoder(&json!({}));
+        assert!(push(&mut other, broken).is_err(), "what is no picture is none");
+        assert_eq!(out.len(), 5);
+        let Some(Event::Finished(end)) = out.last() else { panic!("no end") };
+        let usage = end.usage.unwrap();
+        assert_eq!((usage.input_uncached, usage.input_image), (10, 4));
+        assert_eq!((usage.output, usage.output_image, usage.images), (200, 200, 2));
+        assert_eq!(end.extra_json, r#"{"size":"64x64"}"#);
+    }
+}
