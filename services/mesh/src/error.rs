@@ -5,7 +5,7 @@
 //! - An internal error is logged here, once, with its causes, and hidden from
 //!   the caller.
 
-use std::{error::Error, time::Duration};
+use std::{collections::HashMap, error::Error, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -111,14 +111,23 @@ const RETRIED: &str = "retried";
 
 /// Marks `status` as one that other machines were tried for.
 pub fn already_retried(status: &Status) -> Status {
+    with_metadata(status, [(RETRIED, "true".to_owned())])
+}
+
+/// `status` with more in the metadata of its `ErrorInfo`.
+pub fn with_metadata<const COUNT: usize>(status: &Status, more: [(&str, String); COUNT]) -> Status {
     let mut details = status.get_error_details();
-    let reason = details.error_info().map(|info| info.reason.clone());
-    details.set_error_info(
-        reason.unwrap_or_else(|| "UNAVAILABLE".to_owned()),
-        DOMAIN,
-        [(RETRIED.to_owned(), "true".to_owned())],
-    );
+    let known = details.error_info().map(|info| (info.reason.clone(), info.metadata.clone()));
+    let (reason, mut metadata) =
+        known.unwrap_or_else(|| ("UNAVAILABLE".to_owned(), HashMap::new()));
+    metadata.extend(more.map(|(name, value)| (name.to_owned(), value)));
+    details.set_error_info(reason, DOMAIN, metadata);
     Status::with_error_details(status.code(), status.message(), details)
+}
+
+/// What `status` carries under a name in the metadata of its `ErrorInfo`.
+pub fn metadata(status: &Status, name: &str) -> Option<String> {
+    status.get_details_error_info()?.metadata.remove(name)
 }
 
 /// Whether another hop has tried other machines before it sent `status`.
@@ -181,6 +190,11 @@ mod tests {
         assert_eq!((marked.code(), marked.message()), (shed.code(), "busy"));
         assert_eq!(reason(&marked).as_deref(), Some("OVERLOADED"));
         assert_eq!(retry_after(&marked), Some(wait));
+        let told = with_metadata(&marked, [("call_id", "c1".to_owned())]);
+        assert!(was_retried(&told), "what it carried it still carries");
+        assert_eq!(metadata(&told, "call_id").as_deref(), Some("c1"));
+        assert_eq!((reason(&told), retry_after(&told)), (reason(&shed), Some(wait)));
+        assert_eq!(metadata(&shed, "call_id"), None);
     }
 
     #[test]

@@ -10,14 +10,25 @@
 use crate::config::Common;
 use http::HeaderMap;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use opentelemetry::{KeyValue, propagation::Extractor, trace::TracerProvider as _};
+use opentelemetry::{
+    KeyValue, StringValue,
+    propagation::Extractor,
+    trace::{TraceContextExt as _, TracerProvider as _},
+};
 use opentelemetry_otlp::WithExportConfig as _;
 use opentelemetry_sdk::{
     Resource,
     propagation::TraceContextPropagator,
     trace::{Sampler, SdkTracerProvider},
 };
-use std::{io::IsTerminal as _, sync::OnceLock, time::Duration};
+use std::{
+    io::IsTerminal as _,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::{
@@ -44,6 +55,7 @@ impl Telemetry {
             reason: error.to_string(),
         })?;
         let endpoint = common.otlp_endpoint.as_deref();
+        EXPORTING.fetch_or(endpoint.is_some(), Ordering::Relaxed);
         let provider = endpoint.map(|at| provider(at, common)).transpose()?;
         let spans = provider.as_ref().map(|provider| {
             opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
@@ -98,18 +110,43 @@ fn provider(endpoint: &str, common: &Common) -> Result<SdkTracerProvider, Teleme
         .build())
 }
 
+static EXPORTING: AtomicBool = AtomicBool::new(false);
+
 static PROMETHEUS: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
 
 /// Seconds; from a cached answer to a long completion.
 const BUCKETS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
 
+/// Those of calls to models: thinking takes minutes, and what we add to a call
+/// is less than a thousandth of it.
+const MODEL_BUCKETS: [f64; 16] = [
+    0.005, 0.025, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 20.0, 60.0, 180.0, 600.0, 1800.0,
+];
+const OVERHEAD_BUCKETS: [f64; 12] =
+    [0.000_05, 0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0, 10.0];
+const TOKENS_A_SECOND: [f64; 10] = [1.0, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0, 2500.0];
+
+/// Which histogram has which bounds; the first that fits holds.
+fn bounds() -> [(Matcher, &'static [f64]); 5] {
+    let full = |name: &str| Matcher::Full(name.to_owned());
+    [
+        (full("skein_model_first_token_seconds"), &MODEL_BUCKETS),
+        (full("skein_model_call_seconds"), &MODEL_BUCKETS),
+        (full("skein_model_overhead_seconds"), &OVERHEAD_BUCKETS),
+        (full("skein_model_tokens_per_second"), &TOKENS_A_SECOND),
+        (Matcher::Suffix("_seconds".to_owned()), &BUCKETS),
+    ]
+}
+
 /// The process's metrics; several services in one process (tests) share them.
 pub fn prometheus() -> Option<&'static PrometheusHandle> {
     let install = || {
-        let buckets = Matcher::Suffix("_seconds".to_owned());
-        let builder = PrometheusBuilder::new().set_buckets_for_metric(buckets, &BUCKETS).ok()?;
-        builder.install_recorder().ok()
+        let bounded =
+            bounds().into_iter().try_fold(PrometheusBuilder::new(), |builder, (of, at)| {
+                builder.set_buckets_for_metric(of, at).ok()
+            });
+        bounded?.install_recorder().ok()
     };
     PROMETHEUS.get_or_init(install).as_ref()
 }
@@ -135,6 +172,19 @@ impl Extractor for Headers<'_> {
     fn keys(&self) -> Vec<&str> {
         self.0.keys().map(http::HeaderName::as_str).collect()
     }
+}
+
+/// Whether the current span is one that a collector will be sent; whoever makes
+/// spans of his own asks first, so that what is not looked at costs nothing.
+pub fn sampled() -> bool {
+    EXPORTING.load(Ordering::Relaxed)
+        && Span::current().context().span().span_context().is_sampled()
+}
+
+/// Sets an attribute that is a list, which a field of `tracing` cannot be.
+pub fn texts(span: &Span, name: &'static str, values: impl Iterator<Item = &'static str>) {
+    let values: Vec<StringValue> = values.map(StringValue::from).collect();
+    span.set_attribute(name, opentelemetry::Value::Array(values.into()));
 }
 
 /// Makes `span` a child of the trace the caller sent along.

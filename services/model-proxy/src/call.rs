@@ -14,6 +14,7 @@ use crate::{
     provider::{Ask, Event, Key, Provider},
     retry,
     transport::Transport,
+    upstream::Upstream,
 };
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
@@ -37,6 +38,8 @@ pub struct Target {
     pub provider: Arc<dyn Provider>,
     pub model: String,
     pub timers: Timers,
+    /// Keeps what becomes of the call at the provider.
+    pub upstream: Arc<Upstream>,
 }
 
 /// What a try sends.
@@ -173,6 +176,7 @@ impl Caller {
             provider: Arc::clone(&target.provider),
             key: keys.get(permit.key).cloned().unwrap_or_else(Key::none),
             timers: target.timers,
+            upstream: Arc::clone(&target.upstream),
             total,
         };
         let mut exchange = match want {

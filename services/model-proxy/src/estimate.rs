@@ -1,56 +1,176 @@
 //! Token counts for providers that never said, and for local sentences.
 //!
-//! Invariant: an estimate is always marked as one (`Usage.estimated`), and more
-//! text never counts less. It is a rule of thumb of today's vocabularies: four
-//! bytes of Latin text a token, one and a half characters of Chinese.
+//! Text is counted by a rule of thumb of today's vocabularies, four bytes of
+//! Latin text a token, one and a half characters of Chinese; a [`Sample`] of it
+//! is kept, so that a tokenizer can correct the rule where a count is needed.
+//!
+//! Invariants:
+//! - An estimate is always marked as one (`Usage.estimated`), and more text
+//!   never counts less.
+//! - Of a text, however long, at most [`KEPT`] bytes are kept.
 
-use skein_proto::model::v1::{GenerateRequest, Message, content_part::Part};
+use skein_proto::model::v1::{
+    EmbedRequest, GenerateImageRequest, GenerateRequest, Image, Message, content_part::Part,
+    embed_input::Input,
+};
 
+/// Bytes of a call's input, and of its output, that a tokenizer may read; the
+/// rest is taken to be like them.
+pub const KEPT: usize = 16 << 10;
 /// Tokens that the format spends on each message.
 const PER_MESSAGE: i64 = 4;
+/// A picture at low detail, and one of 1024 x 1024 at high, as OpenAI bills
+/// them; what does not say is taken for the second.
+const SMALL_IMAGE: i64 = 85;
+const IMAGE: i64 = 765;
+/// Ten tokens a second of speech, at 16,000 bytes a second.
+const AUDIO_BYTES: usize = 1_600;
 
 pub fn text(text: &str) -> i64 {
-    let (mut ascii, mut wide) = (0_i64, 0_i64);
-    for character in text.chars() {
-        if (character as u32) < 0x2E80 { ascii += 1 } else { wide += 1 }
+    let wide = text.chars().filter(|character| (*character as u32) >= 0x2E80).count();
+    let narrow = text.chars().count() - wide;
+    let count = |tokens: usize| i64::try_from(tokens).unwrap_or(i64::MAX);
+    count(narrow.div_ceil(4)) + count((wide * 2).div_ceil(3))
+}
+
+/// A beginning of some text, and the size of all of it.
+#[derive(Clone, Debug, Default)]
+pub struct Sample {
+    kept: String,
+    /// What the rule makes of what is kept, and of what is not.
+    known: i64,
+    rest: i64,
+    /// Tokens that are no text.
+    other: i64,
+}
+
+impl Sample {
+    pub fn push(&mut self, text: &str) {
+        let tokens = self::text(text);
+        if self.rest == 0 && self.kept.len() + text.len() <= KEPT {
+            self.kept.push_str(text);
+            self.known += tokens;
+        } else if self.rest == 0 {
+            let fits = text.floor_char_boundary(KEPT - self.kept.len());
+            let (head, tail) = text.split_at(fits);
+            self.kept.push_str(head);
+            self.known += self::text(head);
+            self.rest += self::text(tail).max(1);
+        } else {
+            self.rest += tokens;
+        }
     }
-    (ascii + 3) / 4 + (wide * 2 + 2) / 3
+
+    pub fn kept(&self) -> &str {
+        &self.kept
+    }
+
+    /// By the rule alone.
+    pub fn rough(&self) -> i64 {
+        self.known + self.rest + self.other
+    }
+
+    /// Where a tokenizer has counted what is kept.
+    pub fn corrected(&self, counted: i64) -> i64 {
+        let scaled = i128::from(self.rest) * i128::from(counted) / i128::from(self.known.max(1));
+        counted + i64::try_from(scaled).unwrap_or(i64::MAX) + self.other
+    }
 }
 
-pub fn request(request: &GenerateRequest) -> i64 {
-    let messages: i64 = request.messages.iter().map(message).sum();
-    let passages: i64 = request.passages.iter().map(|p| text(&p.text) + PER_MESSAGE).sum();
-    let tools: i64 =
-        request.tools.iter().map(|t| text(&t.description) + text(&t.parameters_json)).sum();
-    messages + passages + tools
+pub fn request(request: &GenerateRequest) -> Sample {
+    let mut sample = Sample::default();
+    for message in &request.messages {
+        self::message(message, &mut sample);
+    }
+    for passage in &request.passages {
+        sample.other += PER_MESSAGE;
+        sample.push(&passage.text);
+    }
+    for tool in &request.tools {
+        sample.push(&tool.name);
+        sample.push(&tool.description);
+        sample.push(&tool.parameters_json);
+    }
+    sample
 }
 
-fn message(message: &Message) -> i64 {
-    let parts: i64 = message
-        .content
-        .iter()
-        .map(|part| match &part.part {
-            Some(Part::Text(words)) => text(words),
-            // A picture at low detail.
-            Some(Part::Image(_) | Part::Audio(_)) => 85,
-            None => 0,
-        })
-        .sum();
-    let calls: i64 = message.tool_calls.iter().map(|call| text(&call.arguments_json)).sum();
-    PER_MESSAGE + parts + calls
+pub fn embed(request: &EmbedRequest) -> Sample {
+    let mut sample = Sample::default();
+    for input in &request.inputs {
+        match &input.input {
+            Some(Input::Text(text)) => sample.push(text),
+            Some(Input::Tokens(tokens)) => {
+                sample.other += i64::try_from(tokens.ids.len()).unwrap_or(i64::MAX);
+            }
+            None => {}
+        }
+    }
+    sample
+}
+
+pub fn image(request: &GenerateImageRequest) -> Sample {
+    let mut sample = Sample::default();
+    sample.push(&request.prompt);
+    sample
+}
+
+fn message(message: &Message, sample: &mut Sample) {
+    sample.other += PER_MESSAGE;
+    for part in &message.content {
+        match &part.part {
+            Some(Part::Text(words)) => sample.push(words),
+            Some(Part::Image(image)) => sample.other += picture(image),
+            Some(Part::Audio(audio)) => {
+                let tokens = audio.data.len() / AUDIO_BYTES;
+                sample.other += i64::try_from(tokens).unwrap_or(i64::MAX);
+            }
+            None => {}
+        }
+    }
+    for call in &message.tool_calls {
+        sample.push(&call.name);
+        sample.push(&call.arguments_json);
+    }
+}
+
+fn picture(image: &Image) -> i64 {
+    if image.detail == "low" { SMALL_IMAGE } else { IMAGE }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
+    const TEXT: &str = "The gateway listens on port 8080. 网关监听 8080 端口。";
+
     #[test]
     fn more_text_never_counts_less() {
-        let sample = "The gateway listens on port 8080. 网关监听 8080 端口。";
-        let mut last = 0;
-        for (end, _) in sample.char_indices() {
-            let count = super::text(&sample[..end]);
+        let (mut last, mut sample) = (0, Sample::default());
+        for (end, _) in TEXT.char_indices() {
+            let count = text(&TEXT[..end]);
             assert!(count >= last);
             last = count;
         }
         assert!((8..40).contains(&last), "{last}");
+        for _ in 0..2_000 {
+            let before = (sample.rough(), sample.corrected(900));
+            sample.push(TEXT);
+            let now = (sample.rough(), sample.corrected(900));
+            assert!(now.0 > before.0 && (now.1 >= before.1 || sample.rest == 0));
+        }
+        assert!(sample.kept().len() <= KEPT && TEXT.len() * 2_000 > 8 * KEPT);
+    }
+
+    #[test]
+    fn what_was_not_kept_is_taken_to_be_like_what_was() {
+        let mut sample = Sample::default();
+        for _ in 0..4 {
+            sample.push(&"a".repeat(KEPT));
+        }
+        assert_eq!(sample.rough(), 4 * 4096);
+        assert_eq!(sample.corrected(2048), 4 * 2048, "half of the rule, throughout");
+        let mut short = Sample::default();
+        short.push("honk");
+        assert_eq!(short.corrected(3), 3);
     }
 }

@@ -14,8 +14,10 @@ use crate::{
     provider::{Ask, Decoder, Event, Follow, Key, Provider, Quota, refused},
     sse,
     transport::{Cut, Lost, Reply, Sending, Transport},
+    upstream::{Inside, Upstream},
 };
 use bytes::Bytes;
+use mesh::error::ServiceError;
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 use tokio::{
     sync::oneshot,
@@ -36,6 +38,7 @@ pub struct Path {
     pub provider: Arc<dyn Provider>,
     pub key: Key,
     pub timers: Timers,
+    pub upstream: Arc<Upstream>,
     /// When the whole call, with all its tries, is over.
     pub total: Instant,
 }
@@ -65,6 +68,8 @@ pub struct Exchange {
     /// Of the answer's head.
     pub quota: Quota,
     request_id: String,
+    /// Until the try is over.
+    inside: Option<Inside>,
 }
 
 /// Asks for one document and takes it whole.
@@ -73,8 +78,9 @@ pub async fn document(path: Path, request: http::Request<Bytes>) -> Result<(Byte
     let Some(mut reply) = exchange.reply.take() else {
         return Err(exchange.error(Failure::Cut, "nothing came"));
     };
-    let body = exchange.body(&mut reply, MAX_BODY).await?;
-    Ok((body, exchange.quota))
+    let body = exchange.body(&mut reply, MAX_BODY).await;
+    exchange.close(body.as_ref().err());
+    Ok((body?, exchange.quota))
 }
 
 impl Exchange {
@@ -109,8 +115,10 @@ impl Exchange {
 
     async fn sent(path: Path, ask: Ask) -> Result<Self, Error> {
         let first = Instant::now() + path.timers.first_token;
+        let host = ask.request.uri().host().map(str::to_owned);
+        let inside = Some(path.upstream.enter(host.as_deref()));
         let mut exchange = Self {
-            host: ask.request.uri().host().map(str::to_owned),
+            host,
             decoder: ask.decoder,
             reply: None,
             streamed: false,
@@ -122,10 +130,19 @@ impl Exchange {
             finished: false,
             quota: Quota::default(),
             request_id: String::new(),
+            inside,
             path,
         };
-        exchange.send(ask.request).await?;
+        let sent = exchange.send(ask.request).await;
+        sent.inspect_err(|error| exchange.close(Some(error)))?;
         Ok(exchange)
+    }
+
+    /// The try is over.
+    fn close(&mut self, error: Option<&Error>) {
+        let Some(inside) = self.inside.take() else { return };
+        inside.said(self.decoder.used());
+        error.and_then(ServiceError::reason).inspect(|reason| inside.failed(reason));
     }
 
     /// The next event, or `None` after the last one or an error.
@@ -136,11 +153,13 @@ impl Exchange {
                 if matches!(event, Event::Finished(_)) {
                     (self.ended, self.finished) = (true, true);
                     self.ready.clear();
+                    self.close(None);
                 }
                 return Some(Ok(event));
             }
             if let Some(error) = self.error.take() {
                 self.ended = true;
+                self.close(Some(&error));
                 return Some(Err(error));
             }
             if self.ended {
@@ -203,6 +222,9 @@ impl Exchange {
         let Some(mut reply) = self.reply.take() else { return self.go_on(events).await };
         if !self.streamed {
             let body = self.body(&mut reply, MAX_BODY).await?;
+            if let Some(inside) = &mut self.inside {
+                inside.heard(&body);
+            }
             return self.decoder.whole(&body, events);
         }
         let (deadline, failure) = self.deadline(false);
@@ -222,6 +244,9 @@ impl Exchange {
         let mut parsed = Vec::new();
         let outcome = self.parser.push(bytes, &mut parsed);
         for event in parsed {
+            if let Some(inside) = &mut self.inside {
+                inside.heard(event.data.as_bytes());
+            }
             self.decoder.push(&event, events)?;
         }
         outcome.map_err(|error| {
@@ -322,6 +347,7 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        self.close(None);
         if self.finished {
             return;
         }

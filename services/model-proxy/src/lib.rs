@@ -3,11 +3,13 @@
 //! Read in this order: `rpc` answers the RPCs, `wire` checks what they carry,
 //! `models` finds who serves a model, `call` makes the tries (`retry`, `health`),
 //! `exchange` is one of them, `provider` translates to its dialect, `transport`
-//! speaks to it, `pictures` delivers what was drawn, `usage` and `price` count,
+//! speaks to it, `pictures` delivers what was drawn, `record` keeps a call's book (`usage`,
+//! `price`, `meter`, `anomaly`, `span`),
 //! `local` computes the embedded models.
 //!
 //! Invariant: nothing is kept beyond a call; any machine can serve any call.
 
+pub mod anomaly;
 pub mod call;
 pub mod config;
 pub mod error;
@@ -21,10 +23,15 @@ pub mod models;
 pub mod pictures;
 pub mod price;
 pub mod provider;
+pub mod record;
 pub mod retry;
 pub mod rpc;
+pub mod schema;
+mod span;
 pub mod sse;
+pub mod tokenizer;
 pub mod transport;
+pub mod upstream;
 pub mod usage;
 pub mod wire;
 

@@ -8,19 +8,18 @@ use crate::{
     call::{Begun, Caller, Target},
     config::{Config, Patience, Timers},
     error::Error,
-    estimate,
     health::Health,
     pictures::{Pictures, Store},
     price::Prices,
     provider::{self, Event, Provider},
     transport::Transport,
-    usage::Tally,
+    upstream::Upstream,
 };
 use futures_util::StreamExt as _;
 use mesh::clock;
 use skein_proto::model::v1::{
     Capability, EmbedRequest, Embedding, GenerateImageRequest, GenerateRequest, Model, ModelHealth,
-    Usage, embed_input::Input,
+    Usage,
 };
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::Mutex, time::Instant};
@@ -73,6 +72,10 @@ impl Models {
         })
     }
 
+    pub const fn prices(&self) -> &Arc<Prices> {
+        &self.prices
+    }
+
     /// Who serves `model`, if anybody does.
     pub async fn find(&self, model: &str) -> Result<Name, Error> {
         if model.is_empty() {
@@ -94,30 +97,28 @@ impl Models {
         Err(Error::UnknownModel(unknown(model, known.iter().map(|model| model.id.as_str()))))
     }
 
-    pub async fn generate(&self, name: &Name, request: GenerateRequest) -> Result<Begun, Error> {
-        let input = estimate::request(&request);
-        let mut begun = match self.remote(name) {
+    pub async fn generate(
+        &self,
+        name: &Name,
+        request: GenerateRequest,
+        upstream: &Arc<Upstream>,
+    ) -> Result<Begun, Error> {
+        match self.remote(name, upstream) {
             Some((target, caller)) => {
                 let ask = || target.provider.generate(&name.id, &request);
-                caller.stream(&target, ask).await?
+                caller.stream(&target, ask).await
             }
-            None => self.generate_here(name, request).await?,
-        };
-        let mut tally = Tally::new(Arc::clone(&self.prices), name.full(), input);
-        begun.events = Box::pin(begun.events.map(move |event| {
-            let mut event = event?;
-            match &mut event {
-                Event::Delta(delta) => tally.delta(delta),
-                Event::Finished(finished) => tally.finish(finished),
-                Event::Progress(_) | Event::Image(_) => {}
-            }
-            Ok(event)
-        }));
-        Ok(begun)
+            None => self.generate_here(name, request).await,
+        }
     }
 
-    pub async fn image(&self, name: &Name, request: GenerateImageRequest) -> Result<Begun, Error> {
-        let Some((mut target, caller)) = self.remote(name) else {
+    pub async fn image(
+        &self,
+        name: &Name,
+        request: GenerateImageRequest,
+        upstream: &Arc<Upstream>,
+    ) -> Result<Begun, Error> {
+        let Some((mut target, caller)) = self.remote(name, upstream) else {
             let message = format!("{} makes no pictures", name.full());
             return Err(Error::invalid("model", message));
         };
@@ -125,27 +126,17 @@ impl Models {
         let (provider, delivery) = (Arc::clone(&target.provider), request.delivery());
         self.pictures.check(delivery, provider.draws_data(&name.id))?;
         let mut begun = caller.stream(&target, || provider.image(&name.id, &request)).await?;
-        let (prices, model) = (Arc::clone(&self.prices), name.full());
         let (pictures, transport) = (Arc::clone(&self.pictures), Arc::clone(caller.transport()));
-        let (provider, at) = (Arc::clone(&target.provider), clock::now_seconds());
         begun.events = Box::pin(begun.events.then(move |event| {
             let (pictures, transport) = (Arc::clone(&pictures), Arc::clone(&transport));
-            let (provider, prices, model) =
-                (Arc::clone(&provider), Arc::clone(&prices), model.clone());
+            let provider = Arc::clone(&provider);
             async move {
                 let mut event = event?;
-                match &mut event {
-                    Event::Image(done) => {
-                        let image = done.image.take().unwrap_or_default();
-                        let delivered =
-                            pictures.deliver(image, delivery, provider.as_ref(), &transport).await;
-                        done.image = Some(delivered?);
-                    }
-                    Event::Finished(finished) => {
-                        let usage = finished.usage.get_or_insert_default();
-                        usage.cost = Some(prices.cost(&model, usage, at));
-                    }
-                    Event::Delta(_) | Event::Progress(_) => {}
+                if let Event::Image(done) = &mut event {
+                    let image = done.image.take().unwrap_or_default();
+                    let delivered =
+                        pictures.deliver(image, delivery, provider.as_ref(), &transport).await;
+                    done.image = Some(delivered?);
                 }
                 Ok(event)
             }
@@ -153,30 +144,21 @@ impl Models {
         Ok(begun)
     }
 
+    /// The usage is absent if the provider did not say.
     pub async fn embed(
         &self,
         name: &Name,
         request: EmbedRequest,
-    ) -> Result<(Vec<Embedding>, Usage), Error> {
-        let (embeddings, usage) = match self.remote(name) {
-            Some((target, caller)) => {
-                let ask = || target.provider.embed(&name.id, &request);
-                let body = caller.document(&target, ask).await?;
-                let embedded = target.provider.embedded(&request, &body)?;
-                (embedded.embeddings, embedded.usage)
-            }
-            None => {
-                let (embeddings, usage) = self.embed_here(name, request.clone()).await?;
-                (embeddings, Some(usage))
-            }
+        upstream: &Arc<Upstream>,
+    ) -> Result<(Vec<Embedding>, Option<Usage>), Error> {
+        let Some((target, caller)) = self.remote(name, upstream) else {
+            let (embeddings, usage) = self.embed_here(name, request).await?;
+            return Ok((embeddings, Some(usage)));
         };
-        let mut usage = usage.unwrap_or_else(|| Usage {
-            input_uncached: embed_estimate(&request),
-            estimated: true,
-            ..Usage::default()
-        });
-        usage.cost = Some(self.prices.cost(&name.full(), &usage, clock::now_seconds()));
-        Ok((embeddings, usage))
+        let ask = || target.provider.embed(&name.id, &request);
+        let body = caller.document(&target, ask).await?;
+        let embedded = target.provider.embedded(&request, &body)?;
+        Ok((embedded.embeddings, embedded.usage))
     }
 
     pub async fn list(&self) -> Vec<Model> {
@@ -218,7 +200,12 @@ impl Models {
         caller: &Caller,
     ) -> Result<Vec<Model>, Error> {
         let timers = Timers { total: timers.total.min(LIST_WAIT), ..timers };
-        let target = Target { provider: Arc::clone(provider), model: String::new(), timers };
+        let target = Target {
+            provider: Arc::clone(provider),
+            model: String::new(),
+            timers,
+            upstream: Arc::default(),
+        };
         let lists = provider.list()?.is_some();
         let mut models = if lists {
             let ask =
@@ -257,12 +244,13 @@ impl Models {
         self.prices.of(provider).map(named).collect()
     }
 
-    fn remote(&self, name: &Name) -> Option<(Target, &Caller)> {
+    fn remote(&self, name: &Name, upstream: &Arc<Upstream>) -> Option<(Target, &Caller)> {
         let (provider, (timers, given)) =
             self.providers.iter().find(|(known, _)| *known.name() == name.provider)?;
         let (provider, model) = (Arc::clone(provider), name.id.clone());
         let timers = timers.with(self.patience(name, *given));
-        Some((Target { provider, model, timers }, self.caller.as_ref()?))
+        let upstream = Arc::clone(upstream);
+        Some((Target { provider, model, timers, upstream }, self.caller.as_ref()?))
     }
 
     /// The timers that differ from the provider's for this model: those of the
@@ -332,15 +320,6 @@ impl Name {
     pub fn full(&self) -> String {
         format!("{}/{}", self.provider, self.id)
     }
-}
-
-fn embed_estimate(request: &EmbedRequest) -> i64 {
-    let tokens = |input: &Option<Input>| match input {
-        Some(Input::Text(text)) => estimate::text(text),
-        Some(Input::Tokens(tokens)) => i64::try_from(tokens.ids.len()).unwrap_or(i64::MAX),
-        None => 0,
-    };
-    request.inputs.iter().map(|input| tokens(&input.input)).sum()
 }
 
 fn unknown<'a>(model: &str, known: impl IntoIterator<Item = &'a str>) -> String {

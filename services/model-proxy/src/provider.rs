@@ -154,6 +154,10 @@ pub trait Decoder: Send {
     fn request_id(&self) -> Option<&str> {
         None
     }
+    /// What the provider has said of usage before its last event.
+    fn used(&self) -> Option<Usage> {
+        None
+    }
     /// What the provider must be told if nobody waits for the rest any more.
     fn abandon(&self) -> Option<http::Request<Bytes>> {
         None

@@ -11,14 +11,16 @@ mod images;
 use crate::{
     call::Events,
     error::Error,
-    meter::Meter,
+    estimate,
+    meter::Meters,
     models::{Models, Name},
     provider::Event,
+    record::{self, Operation, Record},
     wire,
 };
 use futures_util::{Stream, StreamExt as _, stream};
 use mesh::{
-    error::{already_retried, to_status, unimplemented},
+    error::{already_retried, to_status, unimplemented, with_metadata},
     identity::Identity,
 };
 use skein_proto::model::v1::{
@@ -34,11 +36,13 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 pub struct ModelRpc {
     models: Arc<Models>,
     identity: Identity,
+    meters: Meters,
 }
 
 impl ModelRpc {
     pub fn new(models: Arc<Models>, identity: Identity) -> Self {
-        Self { models, identity }
+        let meters = Meters::new(&identity.region, Arc::clone(models.prices()));
+        Self { models, identity, meters }
     }
 
     fn started(&self, call_id: String, name: &Name) -> Started {
@@ -56,14 +60,17 @@ impl ModelRpc {
         wire::generate(&request)?;
         let name = self.models.find(&request.model).await?;
         let mut started = self.started(request.call_id.clone(), &name);
-        let mut meter = Meter::start(&name.provider);
-        let begun = self.models.generate(&name, request).await;
-        let begun = begun.inspect_err(|error| meter.failed(error))?;
-        meter.first_event();
+        let record = Record::open(&self.meters, Operation::Chat, &name, &request.call_id);
+        let mut record = record.of(estimate::request(&request), request.response_format.as_ref());
+        let begun = match self.models.generate(&name, request, record.upstream()).await {
+            Ok(begun) => begun,
+            Err(error) => return Err(record.refused(error)),
+        };
+        record.first_event();
         started.provider_request_id = begun.request_id;
         let event = Some(generate_response::Event::Started(started));
         let started = stream::iter([Ok(GenerateResponse { event })]);
-        Ok(Box::pin(started.chain(answers(begun.events, meter))))
+        Ok(Box::pin(started.chain(answers(begun.events, record))))
     }
 
     async fn draw(
@@ -73,57 +80,84 @@ impl ModelRpc {
         wire::image(&request)?;
         let name = self.models.find(&request.model).await?;
         let mut started = self.started(request.call_id.clone(), &name);
-        let mut meter = Meter::start(&name.provider);
-        let begun = self.models.image(&name, request).await;
-        let begun = begun.inspect_err(|error| meter.failed(error))?;
-        meter.first_event();
+        let record = Record::open(&self.meters, Operation::Image, &name, &request.call_id);
+        let mut record = record.of(estimate::image(&request), None);
+        let begun = match self.models.image(&name, request, record.upstream()).await {
+            Ok(begun) => begun,
+            Err(error) => return Err(record.refused(error)),
+        };
+        record.first_event();
         started.provider_request_id = begun.request_id;
         let event = Some(generate_image_response::Event::Started(started));
         let started = stream::iter([Ok(GenerateImageResponse { event })]);
-        Ok(Box::pin(started.chain(images::answers(begun.events, meter))))
+        Ok(Box::pin(started.chain(images::answers(begun.events, record))))
     }
 
     async fn embedded(&self, request: EmbedRequest) -> Result<EmbedResponse, Error> {
         wire::embed(&request)?;
         let name = self.models.find(&request.model).await?;
-        let mut meter = Meter::start(&name.provider);
-        let answer = self.models.embed(&name, request).await;
-        let (embeddings, usage) = answer.inspect_err(|error| meter.failed(error))?;
-        meter.finished(Some(&usage));
+        let record = Record::open(&self.meters, Operation::Embeddings, &name, &request.call_id);
+        let mut record = record.of(estimate::embed(&request), None);
+        let answer = self.models.embed(&name, request, record.upstream()).await;
+        let (embeddings, mut usage) = match answer {
+            Ok(answer) => answer,
+            Err(error) => return Err(record.refused(error)),
+        };
+        record.settle(&mut usage).await;
         Ok(EmbedResponse {
             embeddings,
             model: name.full(),
             provider: name.provider.as_ref().to_owned(),
             region: self.identity.region.clone(),
-            usage: Some(usage),
+            usage,
         })
     }
 }
 
 /// Events as answers, up to and including the terminal one.
-fn answers(events: Events, meter: Meter) -> impl Stream<Item = Result<GenerateResponse, Status>> {
-    stream::unfold(Some((events, meter)), |state| async {
-        let (mut events, mut meter) = state?;
+fn answers(events: Events, record: Record) -> impl Stream<Item = Result<GenerateResponse, Status>> {
+    stream::unfold(Some((events, record)), |state| async {
+        let (mut events, mut record) = state?;
         let event = match events.next().await? {
-            Ok(Event::Delta(delta)) => generate_response::Event::Delta(delta),
+            Ok(Event::Delta(delta)) => {
+                record.delta(&delta);
+                generate_response::Event::Delta(delta)
+            }
             // Of calls for pictures, which `Generate` makes none of.
-            Ok(Event::Progress(_) | Event::Image(_)) => return Some((Err(pictures()), None)),
-            Ok(Event::Finished(finished)) => {
-                meter.finished(finished.usage.as_ref());
+            Ok(Event::Progress(_) | Event::Image(_)) => {
+                let error = Error::Local("a chat brought a picture".to_owned());
+                return Some((Err(broken(&mut record, &error).await), None));
+            }
+            Ok(Event::Finished(mut finished)) => {
+                record.finish(&mut finished).await;
                 let event = Some(generate_response::Event::Finished(finished));
                 return Some((Ok(GenerateResponse { event }), None));
             }
-            Err(error) => {
-                meter.failed(&error);
-                return Some((Err(status(&error)), None));
-            }
+            Err(error) => return Some((Err(broken(&mut record, &error).await), None)),
         };
-        Some((Ok(GenerateResponse { event: Some(event) }), Some((events, meter))))
+        Some((Ok(GenerateResponse { event: Some(event) }), Some((events, record))))
     })
 }
 
-fn pictures() -> Status {
-    to_status(&Error::Local("a chat brought a picture".to_owned()))
+/// The status of an answer that began and did not end well: whoever settles
+/// learns from it what was used until then.
+async fn broken(record: &mut Record, error: &Error) -> Status {
+    let usage = record.fail(error).await;
+    let status = status(error);
+    let Some(usage) = usage else { return status };
+    let status = with_metadata(
+        &status,
+        [
+            ("call_id", record.call_id().to_owned()),
+            ("input_tokens", record::input(&usage).to_string()),
+            ("output_tokens", usage.output.to_string()),
+            ("estimated", usage.estimated.to_string()),
+        ],
+    );
+    match usage.cost.and_then(|cost| cost.nano_usd) {
+        Some(cost) => with_metadata(&status, [("cost_nano_usd", cost.to_string())]),
+        None => status, // unknown is not zero
+    }
 }
 
 fn status(error: &Error) -> Status {

@@ -355,7 +355,7 @@ pub fn events(request: &GenerateRequest, quotes: &[Quote]) -> Vec<Event> {
         );
     }
     let usage = Usage {
-        input_uncached: estimate::request(request),
+        input_uncached: estimate::request(request).rough(),
         output,
         estimated: true,
         ..Usage::default()

@@ -5,8 +5,8 @@
 //! - No message holds more than [`PIECE`] of a finished picture: one that is
 //!   larger comes in pieces, all but the last marked `more`.
 
-use super::{Answers, status};
-use crate::{call::Events, error::Error, meter::Meter, provider::Event};
+use super::{Answers, broken};
+use crate::{call::Events, error::Error, provider::Event, record::Record};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use skein_proto::model::v1::{
@@ -18,17 +18,18 @@ use tonic::Status;
 pub(super) const PIECE: usize = 256 << 10;
 
 /// Events as answers, up to and including the terminal one.
-pub(super) fn answers(events: Events, meter: Meter) -> Answers<GenerateImageResponse> {
-    let messages = stream::unfold(Some((events, meter)), |state| async {
-        let (mut events, mut meter) = state?;
+pub(super) fn answers(events: Events, record: Record) -> Answers<GenerateImageResponse> {
+    let messages = stream::unfold(Some((events, record)), |state| async {
+        let (mut events, mut record) = state?;
         let event = match events.next().await? {
             Ok(Event::Image(done)) => {
+                record.image();
                 let images = pieces(done).into_iter().map(generate_image_response::Event::Image);
-                return Some((images.map(answer).collect(), Some((events, meter))));
+                return Some((images.map(answer).collect(), Some((events, record))));
             }
             Ok(Event::Progress(progress)) => generate_image_response::Event::Progress(progress),
-            Ok(Event::Finished(finished)) => {
-                meter.finished(finished.usage.as_ref());
+            Ok(Event::Finished(mut finished)) => {
+                record.finish(&mut finished).await;
                 let (usage, extra_json) = (finished.usage, finished.extra_json);
                 let finished = ImagesFinished { usage, extra_json };
                 let event = generate_image_response::Event::Finished(finished);
@@ -36,15 +37,13 @@ pub(super) fn answers(events: Events, meter: Meter) -> Answers<GenerateImageResp
             }
             Ok(Event::Delta(_)) => {
                 let error = Error::Local("a picture call brought text".to_owned());
-                meter.failed(&error);
-                return Some((vec![Err(status(&error))], None));
+                return Some((vec![Err(broken(&mut record, &error).await)], None));
             }
             Err(error) => {
-                meter.failed(&error);
-                return Some((vec![Err(status(&error))], None));
+                return Some((vec![Err(broken(&mut record, &error).await)], None));
             }
         };
-        Some((vec![answer(event)], Some((events, meter))))
+        Some((vec![answer(event)], Some((events, record))))
     });
     Box::pin(messages.flat_map(stream::iter))
 }

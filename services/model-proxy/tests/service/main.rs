@@ -6,6 +6,7 @@ mod faults;
 mod images;
 mod leaving;
 mod local;
+mod money;
 mod openai;
 mod proxy;
 mod replicate;
