@@ -34,6 +34,9 @@ pub fn hello_text(nonce: &[u8], callee: &v1::Identity) -> Vec<u8> {
     text.into_bytes()
 }
 
+/// Fills in what only a service knows of itself.
+pub type About = Arc<dyn Fn(&mut MachineStatus) + Send + Sync>;
+
 /// This machine, as others may ask about it.
 #[derive(Clone)]
 pub struct Peer {
@@ -46,6 +49,7 @@ pub struct Peer {
     pub since: Instant,
     /// The channels this process calls through.
     pub channels: Arc<dyn Fn() -> Vec<Channel> + Send + Sync>,
+    pub about: Option<About>,
 }
 
 impl Peer {
@@ -98,7 +102,7 @@ impl Peer {
         };
         let limits = self.load.limits();
         let uptime = self.since.elapsed().as_millis();
-        MachineStatus {
+        let mut status = MachineStatus {
             identity: Some(self.identity.to_wire()),
             ready: state.is_ready(),
             not_ready: state.waiting,
@@ -112,9 +116,12 @@ impl Peer {
             } else {
                 Vec::new()
             },
-            error: String::new(),
-            rtt_us: 0,
+            ..MachineStatus::default()
+        };
+        if let Some(about) = &self.about {
+            about(&mut status);
         }
+        status
     }
 }
 

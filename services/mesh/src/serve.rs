@@ -131,6 +131,7 @@ impl World {
             machines: self.machines.clone(),
             since: time::Instant::now(),
             channels: Arc::new(move || network.opened()),
+            about: self.about.clone(),
         }
     }
 }

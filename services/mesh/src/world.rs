@@ -10,7 +10,7 @@ use crate::{
     keys::{Generated, KeyError, Keys},
     load::{Limits, Load},
     machines::Machines,
-    wake,
+    peer, wake,
 };
 use std::{
     collections::BTreeMap,
@@ -46,6 +46,8 @@ pub struct World {
     pub load: Load,
     /// The platform's API for our own app; `None` off the platform.
     pub machines: Option<Machines>,
+    /// What a service adds to what this machine says about itself.
+    pub about: Option<peer::About>,
 }
 
 /// Why the process cannot start.
@@ -96,6 +98,7 @@ impl World {
                 .on_fly
                 .then(|| Machines::new(&common.life.fly_api, common.identity.clone())),
             life: common.life.clone(),
+            about: None,
         })
     }
 
@@ -125,6 +128,7 @@ impl World {
             life: Life::default(),
             machines: None,
             load: Load::new(Limits::default()),
+            about: None,
         })
     }
 

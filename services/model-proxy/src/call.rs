@@ -149,14 +149,16 @@ impl Caller {
         loop {
             match self.health.choose(target.provider.as_ref(), &target.model, tried) {
                 Choice::Go(permit) => return Ok(permit),
-                Choice::Wait(wait)
-                    if wait <= self.settings.longest_wait && Instant::now() + wait < total =>
+                Choice::Wait { left, .. }
+                    if left <= self.settings.longest_wait && Instant::now() + left < total =>
                 {
-                    sleep(wait).await;
+                    sleep(left).await;
                 }
-                Choice::Wait(wait) => {
-                    let failure = Failure::RateLimited { retry_after: Some(wait) };
-                    let message = "every key is at its limit: wait, or add a key";
+                Choice::Wait { failure, .. } => {
+                    let message = match failure {
+                        Failure::Quota => "no key has anything left to spend: add credit or a key",
+                        _ => "every key is at its limit: wait, or add a key",
+                    };
                     return Err(Error::provider(target.provider.name(), failure, message));
                 }
             }
@@ -183,13 +185,18 @@ impl Caller {
             Want::Document(request) => {
                 let (body, quota) = exchange::document(path, request).await?;
                 permit.heard(quota);
+                permit.began();
                 return Ok(Got::Document(body));
             }
             Want::Events(ask) => Exchange::begin(path, ask).await?,
         };
         permit.heard(exchange.quota);
         match exchange.next().await {
-            Some(first) => Ok(Got::Events(exchange, first?)),
+            Some(first) => {
+                let first = first?;
+                permit.began();
+                Ok(Got::Events(exchange, first))
+            }
             None => Err(nothing(target)),
         }
     }
@@ -209,7 +216,10 @@ impl Caller {
         let fresh = (0..target.provider.keys().len()).any(|key| !tried.contains(&key));
         let of_the_key = matches!(
             error.failure()?,
-            Failure::RateLimited { .. } | Failure::Unauthenticated | Failure::Quota
+            Failure::RateLimited { .. }
+                | Failure::Unauthenticated
+                | Failure::Forbidden
+                | Failure::Quota
         );
         if fresh && of_the_key {
             return Some(Duration::ZERO);

@@ -11,7 +11,10 @@ pub use bucket::BucketSettings;
 pub use network::{Network, Proxies};
 pub use providers::{Kind, ProviderSettings};
 
-use crate::price::Prices;
+use crate::{
+    health::{breaker::Rules, cooldown::Rests},
+    price::Prices,
+};
 use mesh::config::{Common, ConfigError, Reader, Setting, Sources, Time, key};
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
@@ -22,6 +25,7 @@ pub struct Config {
     pub common: Common,
     pub providers: Vec<ProviderSettings>,
     pub call: CallSettings,
+    pub health: HealthSettings,
     /// From the request for a picture to the picture, or to a sign of one.
     pub image_timeout: Duration,
     /// For pictures that are wanted as URLs and come as data.
@@ -101,6 +105,16 @@ pub struct CallSettings {
     pub longest_wait: Duration,
 }
 
+/// When a key or a model is left alone, and how it is found to work again.
+#[derive(Clone, Debug)]
+pub struct HealthSettings {
+    pub rules: Rules,
+    /// Zero: nothing is asked but what callers ask.
+    pub probe_interval: Duration,
+    /// By their full names; to try them costs one token each time.
+    pub probe_models: Vec<String>,
+}
+
 #[derive(Clone, Debug)]
 pub struct LocalSettings {
     /// Holds `minilm/` and `smollm2/`, as `make models` lays them.
@@ -129,6 +143,7 @@ impl Config {
             longest_wait: time(&mut reader, "provider.longest_wait", 10),
         };
         let providers = providers::read(&mut reader, timers);
+        let health = health(&mut reader, &providers);
         let prices = prices(&mut reader);
         let image_timeout = time(&mut reader, "images.timeout", 300);
         let bucket = bucket::read(&mut reader);
@@ -140,7 +155,17 @@ impl Config {
         };
         reader.finish(|| {
             let (common, prices) = (common?, prices?);
-            Some(Self { common, providers, call, network, image_timeout, bucket, local, prices })
+            Some(Self {
+                common,
+                providers,
+                call,
+                health,
+                network,
+                image_timeout,
+                bucket,
+                local,
+                prices,
+            })
         })
     }
 }
@@ -162,6 +187,28 @@ fn prices(reader: &mut Reader<'_>) -> Option<Arc<Prices>> {
         }
     });
     prices.ok().map(Arc::new)
+}
+
+fn health(reader: &mut Reader<'_>, providers: &[ProviderSettings]) -> HealthSettings {
+    let mut time = |path, default| reader.or(key(path), Time::from_secs(default)).0;
+    let first = time("provider.breaker_rest", 5);
+    let longest = time("provider.breaker_longest_rest", 120).max(first);
+    let probe_interval = time("provider.probe_interval", 30);
+    let in_a_row = positive(reader, "provider.breaker_failures", 5);
+    let models = key("provider.probe_models");
+    let named: String = reader.optional(models).unwrap_or_default();
+    let named = named.split(',').map(str::trim).filter(|name| !name.is_empty());
+    let probe_models: Vec<_> = named.map(str::to_owned).collect();
+    for name in &probe_models {
+        let provider = name.split_once('/').map(|(provider, _)| provider);
+        if !providers.iter().any(|known| Some(&*known.name) == provider) {
+            let message = format!("{name:?} is of no provider here; it must be <provider>/<id>");
+            reader.complain(models, message);
+        }
+    }
+    let in_a_row = u32::try_from(in_a_row).unwrap_or(u32::MAX);
+    let rules = Rules { in_a_row, rests: Rests { first, longest, free: 0 } };
+    HealthSettings { rules, probe_interval, probe_models }
 }
 
 fn positive(reader: &mut Reader<'_>, path: &'static str, default: usize) -> usize {

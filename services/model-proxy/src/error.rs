@@ -52,7 +52,10 @@ pub struct Hint {
 /// Why a provider did not answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
+    /// The key is none of the provider's.
     Unauthenticated,
+    /// The key may not use this model.
+    Forbidden,
     RateLimited {
         retry_after: Option<Duration>,
     },
@@ -88,6 +91,7 @@ impl Failure {
     const fn row(self) -> (Kind, &'static str) {
         match self {
             Self::Unauthenticated => (Kind::FailedPrecondition, "PROVIDER_UNAUTHENTICATED"),
+            Self::Forbidden => (Kind::FailedPrecondition, "PROVIDER_FORBIDDEN"),
             Self::RateLimited { retry_after } => {
                 (Kind::RateLimited { retry_after }, "PROVIDER_RATE_LIMITED")
             }
@@ -110,10 +114,41 @@ impl Failure {
         }
     }
 
+    /// The stable name that callers, metrics and logs know it by.
+    pub const fn reason(self) -> &'static str {
+        self.row().1
+    }
+
+    /// Whether the provider, or the way to it, is out of order: another request
+    /// would fare no better.
+    pub const fn is_outage(self) -> bool {
+        matches!(
+            self,
+            Self::Unavailable
+                | Self::Overloaded
+                | Self::Unreachable
+                | Self::Reset
+                | Self::Malformed
+                | Self::Cut
+                | Self::ConnectTimeout
+                | Self::FirstTokenTimeout
+                | Self::IdleTimeout
+        )
+    }
+
+    /// Whether this very request is at fault.
+    pub const fn is_of_the_request(self) -> bool {
+        matches!(
+            self,
+            Self::BadRequest | Self::ContextLength | Self::ContentFilter | Self::NotFound
+        )
+    }
+
     /// What a status line alone says; the body may only sharpen it.
     pub const fn of_status(status: u16, retry_after: Option<Duration>) -> Self {
         match status {
-            401 | 403 => Self::Unauthenticated,
+            401 => Self::Unauthenticated,
+            403 => Self::Forbidden,
             402 => Self::Quota,
             404 => Self::NotFound,
             408 | 409 => Self::Unavailable,
@@ -227,7 +262,7 @@ mod tests {
             (400, Failure::BadRequest),
             (401, Failure::Unauthenticated),
             (402, Failure::Quota),
-            (403, Failure::Unauthenticated),
+            (403, Failure::Forbidden),
             (404, Failure::NotFound),
             (409, Failure::Unavailable),
             (413, Failure::BadRequest),

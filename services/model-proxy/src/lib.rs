@@ -1,7 +1,8 @@
 //! model-proxy: one model call, done right.
 //!
 //! Read in this order: `rpc` answers the RPCs, `wire` checks what they carry,
-//! `models` finds who serves a model, `call` makes the tries (`retry`, `health`),
+//! `models` finds who serves a model, `remote` holds the providers (`listing`),
+//! `call` makes the tries (`retry`, `health`),
 //! `exchange` is one of them, `provider` translates to its dialect, `transport`
 //! speaks to it, `pictures` delivers what was drawn, `record` keeps a call's book (`usage`,
 //! `price`, `meter`, `anomaly`, `span`),
@@ -16,6 +17,7 @@ pub mod error;
 pub mod estimate;
 pub mod exchange;
 pub mod health;
+pub mod listing;
 #[cfg(feature = "local")]
 pub mod local;
 pub mod meter;
@@ -24,6 +26,7 @@ pub mod pictures;
 pub mod price;
 pub mod provider;
 pub mod record;
+pub mod remote;
 pub mod retry;
 pub mod rpc;
 pub mod schema;
@@ -55,12 +58,15 @@ pub enum RunError {
 }
 
 /// Serves until the world says stop.
-pub async fn run(config: &Config, world: World) -> Result<(), RunError> {
+pub async fn run(config: &Config, mut world: World) -> Result<(), RunError> {
     let models = Arc::new(models::Models::new(config)?);
-    let service = ModelServiceServer::new(rpc::ModelRpc::new(models, world.identity.clone()))
-        .max_decoding_message_size(MAX_MESSAGE)
-        .max_encoding_message_size(MAX_MESSAGE);
+    let service =
+        ModelServiceServer::new(rpc::ModelRpc::new(Arc::clone(&models), world.identity.clone()))
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE);
     let readiness = Readiness::default();
+    let _watching = models.watch(&config.health, &readiness);
+    world.about = Some(Arc::new(move |status| status.providers = models.providers()));
     let routes = Routes::new(service);
     serve::private(world, serve::Private { routes, issuers: ISSUERS, readiness }).await?;
     Ok(())

@@ -6,23 +6,22 @@
 
 use crate::{
     call::{Begun, Caller, Target},
-    config::{Config, Patience, Timers},
+    config::{Config, HealthSettings},
     error::Error,
-    health::Health,
     pictures::{Pictures, Store},
     price::Prices,
-    provider::{self, Event, Provider},
-    transport::Transport,
+    provider::Event,
+    remote::Remote,
     upstream::Upstream,
 };
 use futures_util::StreamExt as _;
-use mesh::clock;
-use skein_proto::model::v1::{
-    Capability, EmbedRequest, Embedding, GenerateImageRequest, GenerateRequest, Model, ModelHealth,
-    Usage,
+use mesh::ready::Readiness;
+use skein_proto::{
+    mesh::v1::ProviderStatus,
+    model::v1::{EmbedRequest, Embedding, GenerateImageRequest, GenerateRequest, Model, Usage},
 };
 use std::{sync::Arc, time::Duration};
-use tokio::{sync::Mutex, time::Instant};
+use tokio_util::task::AbortOnDropHandle;
 
 #[cfg(not(feature = "local"))]
 use std::future::{Ready, ready};
@@ -30,18 +29,11 @@ use std::future::{Ready, ready};
 #[cfg(feature = "local")]
 use crate::local::{self, Engine};
 
-/// How long a provider's list of models is taken as it was, and how long
-/// somebody who asks for it waits for a new one.
-const LIST_AGE: Duration = Duration::from_secs(300);
-const LIST_WAIT: Duration = Duration::from_secs(3);
-
 pub struct Models {
-    providers: Vec<(Arc<dyn Provider>, (Timers, Patience))>,
-    caller: Option<Caller>,
+    remote: Option<Remote>,
     prices: Arc<Prices>,
     pictures: Arc<Pictures>,
     image_timeout: Duration,
-    listed: Mutex<Option<(Instant, Vec<Model>)>>,
     #[cfg(feature = "local")]
     local: Engine,
 }
@@ -54,19 +46,12 @@ pub struct Name {
 
 impl Models {
     pub fn new(config: &Config) -> Result<Self, Error> {
-        let providers = provider::registry(config)?;
-        // Without a provider no certificates are looked for.
-        let caller = (!providers.is_empty()).then(|| caller(config, &providers)).transpose()?;
-        let timers = config.providers.iter().map(|settings| (settings.timers, settings.patience));
-        let providers = providers.into_iter().zip(timers).collect();
         let store = config.bucket.as_ref().map(Store::new).transpose()?;
         Ok(Self {
-            providers,
-            caller,
+            remote: Remote::new(config)?,
             prices: Arc::clone(&config.prices),
             pictures: Arc::new(Pictures::new(store)),
             image_timeout: config.image_timeout,
-            listed: Mutex::new(None),
             #[cfg(feature = "local")]
             local: Engine::start(&config.local)?,
         })
@@ -74,6 +59,20 @@ impl Models {
 
     pub const fn prices(&self) -> &Arc<Prices> {
         &self.prices
+    }
+
+    /// Probes the providers until the answer is dropped.
+    pub fn watch(
+        &self,
+        settings: &HealthSettings,
+        readiness: &Readiness,
+    ) -> Vec<AbortOnDropHandle<()>> {
+        self.remote.as_ref().map(|remote| remote.watch(settings, readiness)).unwrap_or_default()
+    }
+
+    /// How each provider is.
+    pub fn providers(&self) -> Vec<ProviderStatus> {
+        self.remote.as_ref().map(|remote| remote.health.status()).unwrap_or_default()
     }
 
     /// Who serves `model`, if anybody does.
@@ -89,9 +88,9 @@ impl Models {
             return Ok(Name { provider: local::PROVIDER.into(), id: id.to_owned() });
         }
         if !id.is_empty()
-            && let Some(found) = self.providers.iter().find(|known| &**known.0.name() == provider)
+            && let Some(known) = self.remote.as_ref().and_then(|remote| remote.name(provider))
         {
-            return Ok(Name { provider: Arc::clone(found.0.name()), id: id.to_owned() });
+            return Ok(Name { provider: Arc::clone(known), id: id.to_owned() });
         }
         let known = self.list().await;
         Err(Error::UnknownModel(unknown(model, known.iter().map(|model| model.id.as_str()))))
@@ -165,100 +164,16 @@ impl Models {
         let mut models = Vec::new();
         #[cfg(feature = "local")]
         models.extend(self.local.list());
-        models.extend(self.list_remote().await);
+        if let Some(remote) = &self.remote {
+            models.extend(remote.listings.models().await);
+        }
         models
-    }
-
-    /// What the providers say they have; a provider that does not answer in
-    /// time is listed as it was before.
-    async fn list_remote(&self) -> Vec<Model> {
-        let Some(caller) = &self.caller else { return Vec::new() };
-        let mut listed = self.listed.lock().await;
-        if let Some((at, models)) = listed.as_ref()
-            && at.elapsed() < LIST_AGE
-        {
-            return models.clone();
-        }
-        let mut models = Vec::new();
-        for (provider, (timers, _)) in &self.providers {
-            match self.list_one(provider, *timers, caller).await {
-                Ok(found) => models.extend(found),
-                Err(error) => {
-                    tracing::warn!(provider = %provider.name(), %error, "cannot list models");
-                    return listed.as_ref().map(|(_, models)| models.clone()).unwrap_or_default();
-                }
-            }
-        }
-        *listed = Some((Instant::now(), models.clone()));
-        models
-    }
-
-    async fn list_one(
-        &self,
-        provider: &Arc<dyn Provider>,
-        timers: Timers,
-        caller: &Caller,
-    ) -> Result<Vec<Model>, Error> {
-        let timers = Timers { total: timers.total.min(LIST_WAIT), ..timers };
-        let target = Target {
-            provider: Arc::clone(provider),
-            model: String::new(),
-            timers,
-            upstream: Arc::default(),
-        };
-        let lists = provider.list()?.is_some();
-        let mut models = if lists {
-            let ask =
-                || provider.list()?.ok_or_else(|| Error::invalid("model", "cannot be listed"));
-            provider.listed(&caller.document(&target, ask).await?)?
-        } else {
-            self.priced(provider.name())
-        };
-        for model in &mut models {
-            model.health = ModelHealth::Up.into();
-            if let Some(known) = self.prices.find(&model.id) {
-                model.capabilities = known.capabilities();
-                if !lists {
-                    // What a model can do is not what its provider has words for.
-                    let plain = [Capability::Chat, Capability::Embed, Capability::Image];
-                    model
-                        .capabilities
-                        .retain(|can| plain.iter().any(|one| i32::from(*one) == *can));
-                }
-                model.context_window = known.context_window;
-                model.max_output = known.max_output;
-                model.dimensions = known.dimensions;
-                model.price = known.price(clock::now_seconds()).cloned();
-            }
-        }
-        Ok(models)
-    }
-
-    /// The models of a provider that have a price.
-    fn priced(&self, provider: &Arc<str>) -> Vec<Model> {
-        let named = |id: &str| Model {
-            id: id.to_owned(),
-            provider: provider.to_string(),
-            ..Model::default()
-        };
-        self.prices.of(provider).map(named).collect()
     }
 
     fn remote(&self, name: &Name, upstream: &Arc<Upstream>) -> Option<(Target, &Caller)> {
-        let (provider, (timers, given)) =
-            self.providers.iter().find(|(known, _)| *known.name() == name.provider)?;
-        let (provider, model) = (Arc::clone(provider), name.id.clone());
-        let timers = timers.with(self.patience(name, *given));
-        let upstream = Arc::clone(upstream);
-        Some((Target { provider, model, timers, upstream }, self.caller.as_ref()?))
-    }
-
-    /// The timers that differ from the provider's for this model: those of the
-    /// price file before all, and what thinking takes where nobody set any.
-    fn patience(&self, name: &Name, given: Patience) -> Patience {
-        let Some(listed) = self.prices.find(&name.full()) else { return Patience::default() };
-        let thinks = if listed.reasoning { Patience::REASONING } else { Patience::default() };
-        thinks.unless(given).then(listed.patience)
+        let remote = self.remote.as_ref()?;
+        let target = remote.target(&name.provider, &name.id, Arc::clone(upstream))?;
+        Some((target, &remote.caller))
     }
 
     #[cfg(feature = "local")]
@@ -300,20 +215,6 @@ impl Models {
     ) -> Ready<Result<(Vec<Embedding>, Usage), Error>> {
         ready(Err(Error::UnknownModel(unknown(&name.full(), []))))
     }
-}
-
-fn caller(config: &Config, providers: &[Arc<dyn Provider>]) -> Result<Caller, Error> {
-    let connect = config.providers.iter().map(|settings| settings.timers.connect).max();
-    let transport = Transport::new(&config.network, connect.unwrap_or_default())
-        .map_err(|error| Error::Local(format!("set up HTTPS client: {error}")))?;
-    // Who has a key for a provider will call it.
-    for settings in config.providers.iter().filter(|settings| !settings.keys.is_empty()) {
-        match settings.base_url.parse() {
-            Ok(uri) => transport.warm(&uri, settings.timers.connect),
-            Err(error) => tracing::warn!(provider = %settings.name, %error, "not a base URL"),
-        }
-    }
-    Ok(Caller::new(Arc::new(transport), Arc::new(Health::default()), config.call, providers))
 }
 
 impl Name {

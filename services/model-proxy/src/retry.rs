@@ -41,6 +41,7 @@ pub const fn again(failure: Failure, blindly: bool) -> Again {
         // has another provider can do better than ask the same one again.
         Failure::FirstTokenTimeout | Failure::IdleTimeout | Failure::TotalTimeout => Again::Never,
         Failure::Unauthenticated
+        | Failure::Forbidden
         | Failure::Quota
         | Failure::BadRequest
         | Failure::ContextLength

@@ -150,7 +150,6 @@ async fn signed_thinking_goes_back_as_it_came() {
 
 #[tokio::test]
 async fn each_failure_has_its_reason() {
-    let (fake, proxy) = start().await;
     let spend = "PROVIDER_QUOTA";
     for (reply, code, reason) in [
         (Reply::status(401), Code::FailedPrecondition, "PROVIDER_UNAUTHENTICATED"),
@@ -164,11 +163,14 @@ async fn each_failure_has_its_reason() {
         (Reply::failure(Failure::ContextLength), Code::InvalidArgument, "CONTEXT_LENGTH_EXCEEDED"),
         (Reply::failure(Failure::ContentFilter), Code::InvalidArgument, "CONTENT_FILTERED"),
     ] {
+        // A proxy each: an empty account would answer for the rest.
+        let (fake, proxy) = start().await;
         fake.script("m", [reply]);
         let status = proxy.generate(ask("anthropic/m", "hi")).await.unwrap_err();
         let told = (status.code(), error::reason(&status));
         assert_eq!(told, (code, Some(reason.to_owned())), "{}", status.message());
     }
+    let (fake, proxy) = start().await;
     let mut request = ask("anthropic/m", "hi");
     request.extra_json = r#"{"logit_bias":{"1":2}}"#.into();
     let asked = fake.log().len();

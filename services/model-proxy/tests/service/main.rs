@@ -4,6 +4,7 @@
 mod anthropic;
 mod faults;
 mod images;
+mod keys;
 mod leaving;
 mod local;
 mod money;

@@ -72,12 +72,13 @@ async fn each_failure_has_its_reason() {
         ("error-401", Code::FailedPrecondition, "PROVIDER_UNAUTHENTICATED"),
         ("error-404", Code::NotFound, "PROVIDER_NOT_FOUND"),
         ("error-429", Code::ResourceExhausted, "PROVIDER_RATE_LIMITED"),
-        ("error-quota", Code::ResourceExhausted, "PROVIDER_QUOTA"),
         ("error-500", Code::Unavailable, "PROVIDER_UNAVAILABLE"),
         ("error-529", Code::Unavailable, "PROVIDER_OVERLOADED"),
         ("html-502", Code::Unavailable, "PROVIDER_UNAVAILABLE"),
         ("silent", Code::Unavailable, "FIRST_TOKEN_TIMEOUT"),
         ("silent-body", Code::Unavailable, "FIRST_TOKEN_TIMEOUT"),
+        // Last: nothing is asked with a key that has nothing left to spend.
+        ("error-quota", Code::ResourceExhausted, "PROVIDER_QUOTA"),
     ] {
         // A status on the answer itself: there was no stream to break.
         let status = proxy.generate(ask(&format!("openai/{model}"), "hi")).await.unwrap_err();

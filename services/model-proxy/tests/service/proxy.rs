@@ -2,14 +2,20 @@
 
 use mesh::{Call, World, config::Sources, keys};
 use model_proxy::Config;
-use skein_proto::model::v1::{
-    ContentPart, Finished, GenerateRequest, GenerateResponse, Message, Role, Started,
-    content_part::Part, delta::Piece, generate_response::Event,
-    model_service_client::ModelServiceClient,
+use skein_proto::{
+    mesh::v1::{MachineStatus, StatusRequest, peer_service_client::PeerServiceClient},
+    model::v1::{
+        ContentPart, Finished, GenerateRequest, GenerateResponse, ListModelsRequest, Message,
+        Model, ModelHealth, Role, Started, content_part::Part, delta::Piece,
+        generate_response::Event, model_service_client::ModelServiceClient,
+    },
 };
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Status, Streaming};
+
+pub(crate) const PROBES: &str = "SKEIN_PROVIDER__PROBE_INTERVAL";
 
 pub(crate) struct Proxy {
     keys: keys::Generated,
@@ -22,6 +28,10 @@ impl Proxy {
     pub(crate) async fn start(variables: &[(&str, &str)]) -> Self {
         let keys = keys::generate(&["gateway", "router", "model-proxy"]).unwrap();
         let mut all = vec![("SKEIN_MESH_KEY", "unused"), ("SKEIN_MESH_PEERS", "unused")];
+        // Providers are asked what the test asks, and nothing else.
+        if !variables.iter().any(|(name, _)| *name == PROBES) {
+            all.push((PROBES, "0s"));
+        }
         all.extend_from_slice(variables);
         let (config, _) = Config::read(&Sources::of(&all)).unwrap();
         let world = World::local("model-proxy", &keys, &[]).await.unwrap();
@@ -46,6 +56,38 @@ impl Proxy {
     pub(crate) fn client(&self) -> ModelServiceClient<mesh::Channel> {
         let channel = self.caller.network.channel("model-proxy");
         ModelServiceClient::new(channel).max_decoding_message_size(mesh::h2::MAX_MESSAGE)
+    }
+
+    /// What the machine says about itself.
+    pub(crate) async fn status(&self) -> MachineStatus {
+        let mut client = PeerServiceClient::new(self.caller.network.channel("model-proxy"));
+        let answer = client.status(Self::call().request(StatusRequest::default())).await.unwrap();
+        answer.into_inner().machines.remove(0)
+    }
+
+    /// The same, as soon as `done` holds for it.
+    pub(crate) async fn status_when(&self, done: impl Fn(&MachineStatus) -> bool) -> MachineStatus {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let status = self.status().await;
+            if done(&status) {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "{status:#?}");
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    pub(crate) async fn models(&self) -> Vec<Model> {
+        let request = Self::call().request(ListModelsRequest {});
+        self.client().list_models(request).await.unwrap().into_inner().models
+    }
+
+    /// A model's health in the list of models, and why it is not up.
+    pub(crate) async fn health(&self, model: &str) -> (ModelHealth, String) {
+        let models = self.models().await;
+        let model = models.into_iter().find(|listed| listed.id == model).unwrap();
+        (model.health(), model.health_reason)
     }
 
     /// A call as the router would make it.

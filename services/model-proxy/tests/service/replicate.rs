@@ -160,16 +160,18 @@ async fn a_create_is_repeated_only_where_it_was_refused() {
     let status = proxy.generate(ask("replicate/a/b", "hi")).await.unwrap_err();
     assert_eq!(error::retry_after(&status), Some(Duration::from_secs(30)));
 
+    // Of another model: this one is left alone for as long as was said.
     for (reply, reason) in [
         (Reply::reset(), "CONNECTION_RESET"),
         (Reply::status(500), "PROVIDER_UNAVAILABLE"),
         (Reply::html(502), "PROVIDER_UNAVAILABLE"),
         (Reply::status(422), "PROVIDER_BAD_REQUEST"),
+        // Last: nothing more is asked with a token that has nothing left.
         (Reply::status(402), "PROVIDER_QUOTA"),
     ] {
         fake.clear_log();
-        fake.script("a/b", [reply]);
-        let status = proxy.generate(ask("replicate/a/b", "hi")).await.unwrap_err();
+        fake.script("a/c", [reply]);
+        let status = proxy.generate(ask("replicate/a/c", "hi")).await.unwrap_err();
         assert_eq!(error::reason(&status).as_deref(), Some(reason));
         assert_eq!(count(&fake, "POST", "/predictions"), 1, "{reason}");
     }
