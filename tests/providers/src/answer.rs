@@ -7,7 +7,7 @@
 use crate::{
     dialect::Dialect,
     reply::{Edit, Gzip, Then},
-    step::{End, Live, Role, Step},
+    step::{Live, Role, Step},
 };
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
@@ -72,7 +72,9 @@ impl Answer {
         let mut steps = match self.content {
             Content::Steps(steps) => steps,
             Content::Whole(body) => {
-                let last = |edit: &Edit| matches!(edit, Edit::Gzip(_) | Edit::Insert(..));
+                let last = |edit: &Edit| {
+                    matches!(edit, Edit::Gzip(_) | Edit::Insert(..) | Edit::Prefix(_))
+                };
                 if !edits.iter().any(last) {
                     self.headers.push(("content-length".to_owned(), body.len().to_string()));
                 }
@@ -129,6 +131,7 @@ fn change(steps: Vec<Step>, edit: &Edit, dialect: Dialect) -> Vec<Step> {
             steps
         }
         Edit::Pace(pause) => before(steps, &Step::Wait(*pause), |step| is(step, Role::Content)),
+        Edit::Prefix(bytes) => [vec![Step::Send(Role::Other, bytes.clone())], steps].concat(),
         Edit::FirstLate(late) => [vec![Step::Wait(*late)], steps].concat(),
         Edit::Pings => {
             let ping = Step::Send(Role::Other, dialect.ping());
@@ -186,7 +189,7 @@ fn after(steps: Vec<Step>, pieces: usize, then: &Then, dialect: Dialect) -> Vec<
         }
         Then::Flood(bytes) => {
             let begin = Step::Send(Role::Other, Bytes::from_static(b"data: "));
-            steps.extend([begin, Step::Flood(*bytes), Step::End(End::Close)]);
+            steps.extend([begin, Step::Flood(*bytes)]);
         }
     }
     steps
@@ -250,7 +253,7 @@ fn zipped(steps: Vec<Step>, gzip: Gzip) -> Vec<Step> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replay::Chunking;
+    use crate::{replay::Chunking, step::End};
     use std::io::Read as _;
 
     fn events() -> Vec<Step> {

@@ -14,20 +14,25 @@ pub enum Dialect {
 }
 
 impl Dialect {
-    /// The key of a request: Bearer, or Anthropic's own header.
+    /// The key of a request: Bearer, or Anthropic's or Azure's own header.
     pub(crate) fn key(self, headers: &HeaderMap) -> Option<&str> {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let bearer = || text("authorization").and_then(|value| value.strip_prefix("Bearer "));
         match self {
             Self::Anthropic => text("x-api-key").or_else(bearer),
-            Self::OpenAi | Self::Replicate => bearer(),
+            Self::OpenAi => bearer().or_else(|| text("api-key")),
+            Self::Replicate => bearer(),
         }
     }
 
     /// What a request asks for; empty where it names no model.
     pub(crate) fn model(self, path: &str, request: &Value) -> String {
         match self {
-            Self::OpenAi | Self::Anthropic => request["model"].as_str().unwrap_or_default().into(),
+            Self::OpenAi | Self::Anthropic => {
+                let deployment = path.strip_prefix("/openai/deployments/");
+                let deployment = deployment.and_then(|rest| rest.split('/').next());
+                deployment.or_else(|| request["model"].as_str()).unwrap_or_default().into()
+            }
             Self::Replicate => replicate::model(path, request),
         }
     }
@@ -75,7 +80,7 @@ impl Dialect {
     }
 
     /// The headers of every answer to the n-th request.
-    pub(crate) fn headers(self, request: u64, left: Left) -> Vec<(String, String)> {
+    pub(crate) fn headers(self, request: u64, left: Left) -> HeaderMap {
         match self {
             Self::OpenAi => openai::errors::headers(request, left),
             Self::Anthropic => anthropic::errors::headers(request, left),

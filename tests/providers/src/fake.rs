@@ -109,7 +109,7 @@ impl Fake {
 
     /// How often `model` was asked for.
     pub fn tries(&self, model: &str) -> usize {
-        self.log().iter().filter(|entry| entry.model == model).count()
+        self.server.log.count(model)
     }
 
     /// The next calls on `on` get these replies, one each; then they are usual
@@ -123,6 +123,13 @@ impl Fake {
         self.server.scripts.endless(on, Some(reply));
     }
 
+    /// Of the calls that nothing else is scripted for, `share` (0 to 1) get one
+    /// of `replies`, drawn with `seed`: call by call the same for the same seed.
+    pub fn chaos(&self, seed: u64, share: f64, replies: impl IntoIterator<Item = Reply>) {
+        self.server.scripts.chaos(seed, share, replies.into_iter().collect());
+    }
+
+    /// Queues, endless replies and chaos.
     pub fn clear_scripts(&self) {
         self.server.scripts.clear();
     }

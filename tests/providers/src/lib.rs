@@ -16,6 +16,7 @@
 //! fake.script("m", [Reply::usual().late_first(Duration::from_millis(300))]);
 //! fake.script("m", [Reply::text("hi").tool("weather", "{}").usage(serde_json::json!({}))]);
 //! fake.replay("m", &b"data: {}\n\n"[..], Chunking::EachByte);
+//! fake.chaos(7, 0.1, [Reply::reset(), Reply::status(503)]); // a tenth of the calls, by seed 7
 //! fake.quota("sk-one", 3); // 429 after three requests with this key
 //!
 //! // What came, in which order, on which connection, and who left.

@@ -4,10 +4,10 @@
 //! - Every request is here, refused ones too, in the order of arrival.
 //! - A key is never here: its last four characters and a digest tell keys apart.
 
-use axum::http::HeaderMap;
+use crate::replay::Random;
+use http::{HeaderMap, HeaderValue, Method};
 use serde::Serialize;
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -51,36 +51,49 @@ pub struct Entry {
 /// What stands for a key: `…` with its last four characters and a digest.
 pub fn key_name(key: &str) -> String {
     let start = key.char_indices().rev().nth(3).map_or(0, |(at, _)| at);
-    let digest = hex::encode(Sha256::digest(key));
-    format!("…{}#{}", &key[start..], &digest[..8])
+    let digest = Random::of(key).next() >> 32;
+    format!("…{}#{digest:08x}", &key[start..])
 }
 
-/// What the log is told of a request.
-pub(crate) struct Request<'a> {
-    pub(crate) method: &'a str,
-    pub(crate) path: &'a str,
-    pub(crate) model: &'a str,
-    pub(crate) key: Option<&'a str>,
-    pub(crate) headers: &'a HeaderMap,
-    pub(crate) body: Value,
+/// A request as it came; an [`Entry`] is made of it when somebody looks, so that
+/// keeping it costs little.
+pub(crate) struct Record {
+    pub(crate) method: Method,
+    pub(crate) path: Arc<str>,
+    pub(crate) model: Arc<str>,
+    pub(crate) key: Option<Arc<str>>,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Arc<Value>,
     pub(crate) connection: u64,
+}
+
+struct Kept {
+    record: Record,
+    begun: Instant,
+    ended: Option<Instant>,
+    aborted: bool,
+    pieces: u64,
 }
 
 pub(crate) struct Log {
     begun: Instant,
-    entries: Mutex<Vec<Entry>>,
+    kept: Mutex<Vec<Kept>>,
     changed: Arc<Notify>,
 }
 
 impl Default for Log {
     fn default() -> Self {
-        Self { begun: Instant::now(), entries: Mutex::default(), changed: Arc::default() }
+        Self { begun: Instant::now(), kept: Mutex::default(), changed: Arc::default() }
     }
 }
 
 impl Log {
     pub(crate) fn entries(&self) -> Vec<Entry> {
-        self.lock().clone()
+        self.lock().iter().map(|kept| self.entry(kept)).collect()
+    }
+
+    pub(crate) fn count(&self, model: &str) -> usize {
+        self.lock().iter().filter(|kept| &*kept.record.model == model).count()
     }
 
     pub(crate) fn clear(&self) {
@@ -92,43 +105,44 @@ impl Log {
         Arc::clone(&self.changed).notified_owned()
     }
 
-    pub(crate) fn open(self: &Arc<Self>, request: Request<'_>) -> Open {
-        let text = |name: &str| request.headers.get(name).and_then(|value| value.to_str().ok());
-        let idempotency_key = text("idempotency-key").map(str::to_owned);
-        let headers = request.headers.iter().filter(|(name, _)| !SECRET.contains(&name.as_str()));
-        let headers = headers.map(|(name, value)| {
-            (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
-        });
-        let entry = Entry {
-            method: request.method.to_owned(),
-            path: request.path.to_owned(),
-            model: request.model.to_owned(),
-            key: request.key.map(key_name),
-            idempotency_key,
-            headers: headers.collect(),
-            request: request.body,
-            connection: request.connection,
-            begun_ms: self.elapsed(),
-            ended_ms: None,
-            aborted: false,
-            pieces: 0,
-            begun: Instant::now(),
-            ended: None,
-        };
-        let mut entries = self.lock();
-        entries.push(entry);
-        let at = entries.len() - 1;
-        drop(entries);
+    pub(crate) fn open(self: &Arc<Self>, record: Record) -> Open {
+        let mut all = self.lock();
+        let begun = Instant::now();
+        all.push(Kept { record, begun, ended: None, aborted: false, pieces: 0 });
+        let at = all.len() - 1;
+        drop(all);
         self.changed.notify_waiters();
         Open { log: Arc::clone(self), at, done: false }
     }
 
-    fn elapsed(&self) -> u64 {
-        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+    fn entry(&self, kept: &Kept) -> Entry {
+        let Record { method, path, model, key, headers, body, connection } = &kept.record;
+        let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let told = headers.iter().filter(|(name, _)| !SECRET.contains(&name.as_str()));
+        Entry {
+            method: method.to_string(),
+            path: path.to_string(),
+            model: model.to_string(),
+            key: key.as_deref().map(key_name),
+            idempotency_key: headers.get("idempotency-key").map(text),
+            headers: told.map(|(name, value)| (name.to_string(), text(value))).collect(),
+            request: Value::clone(body),
+            connection: *connection,
+            begun_ms: self.since_start(kept.begun),
+            ended_ms: kept.ended.map(|ended| self.since_start(ended)),
+            aborted: kept.aborted,
+            pieces: kept.pieces,
+            begun: kept.begun,
+            ended: kept.ended,
+        }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Entry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    fn since_start(&self, moment: Instant) -> u64 {
+        u64::try_from((moment - self.begun).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Kept>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -146,8 +160,8 @@ impl Open {
 
     /// A piece of the answer is on its way.
     pub(crate) fn piece(&self) {
-        if let Some(entry) = self.log.lock().get_mut(self.at) {
-            entry.pieces += 1;
+        if let Some(kept) = self.log.lock().get_mut(self.at) {
+            kept.pieces += 1;
         }
         self.log.changed.notify_waiters();
     }
@@ -155,11 +169,9 @@ impl Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        let ended = self.log.elapsed();
-        if let Some(entry) = self.log.lock().get_mut(self.at) {
-            entry.ended_ms = Some(ended);
-            entry.ended = Some(Instant::now());
-            entry.aborted = !self.done;
+        if let Some(kept) = self.log.lock().get_mut(self.at) {
+            kept.ended = Some(Instant::now());
+            kept.aborted = !self.done;
         }
         self.log.changed.notify_waiters();
     }

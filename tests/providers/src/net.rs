@@ -5,7 +5,7 @@
 //! - What is broken is broken on the wire; a caller sees what a network does.
 
 use crate::{
-    server::Broken,
+    server::{Broken, Target},
     step::End,
     wire::{Busy, Conn, Wire},
 };
@@ -17,7 +17,6 @@ use hyper_util::{
     server::conn::auto,
 };
 use std::{
-    collections::BTreeMap,
     convert::Infallible,
     io,
     pin::pin,
@@ -47,9 +46,8 @@ pub(crate) struct Net {
 
 #[derive(Default)]
 struct State {
-    opened: u64,
     /// Most requests at once, by connection.
-    peaks: BTreeMap<u64, usize>,
+    peaks: Vec<Arc<AtomicUsize>>,
     open: usize,
     resets_of_reused: usize,
 }
@@ -80,9 +78,9 @@ impl Net {
 
     pub(crate) fn connections(&self) -> Connections {
         self.with(|state| Connections {
-            opened: state.opened,
+            opened: u64::try_from(state.peaks.len()).unwrap_or(u64::MAX),
             open: state.open,
-            peaks: state.peaks.values().copied().collect(),
+            peaks: state.peaks.iter().map(|peak| peak.load(Ordering::Relaxed)).collect(),
             resets_of_reused: state.resets_of_reused,
         })
     }
@@ -129,13 +127,13 @@ pub(crate) async fn serve(
 }
 
 async fn connection(tcp: TcpStream, tls: Option<TlsAcceptor>, routes: Router, net: Arc<Net>) {
+    let peak = Arc::<AtomicUsize>::default();
     let id = net.with(|state| {
-        state.opened += 1;
         state.open += 1;
-        state.peaks.insert(state.opened, 0);
-        state.opened
+        state.peaks.push(Arc::clone(&peak));
+        state.peaks.len()
     });
-    let conn = Arc::new(Conn::new(id, tcp));
+    let conn = Arc::new(Conn::new(u64::try_from(id).unwrap_or(u64::MAX), tcp, peak));
     let wire = Wire(Arc::clone(&conn));
     match tls {
         None => speak(wire, conn, routes, &net).await,
@@ -200,12 +198,11 @@ async fn answer(
         conn.reset();
         return Err(ended());
     }
-    let (busy, now) = Busy::begin(&conn);
-    net.with(|state| {
-        let peak = state.peaks.entry(conn.id).or_default();
-        *peak = now.max(*peak);
-    });
+    let busy = Busy::begin(&conn);
     let mut request = request.map(Body::new);
+    // Nested routes see the rest of the path alone.
+    let target = Target(request.uri().clone());
+    request.extensions_mut().insert(target);
     request.extensions_mut().insert(Arc::clone(&conn));
     let Ok(mut response) = routes.oneshot(request).await.map_err(|never: Infallible| never);
     if let Some(Broken(end, bytes)) = response.extensions_mut().remove::<Broken>() {

@@ -50,12 +50,17 @@ pub async fn start_with(options: Options) -> io::Result<Fake> {
 }
 
 fn routes(server: Arc<Server>) -> Router {
+    // Azure and Groq have the same routes below other paths.
+    let usual = Router::new()
+        .route("/chat/completions", post(chat))
+        .route("/embeddings", post(embeddings))
+        .route("/images/generations", post(images))
+        .route("/models", get(models))
+        .route("/models/{model}", get(model));
     Router::new()
-        .route("/v1/chat/completions", post(chat))
-        .route("/v1/embeddings", post(embeddings))
-        .route("/v1/images/generations", post(images))
-        .route("/v1/models", get(models))
-        .route("/v1/models/{model}", get(model))
+        .nest("/v1", usual.clone())
+        .nest("/openai/v1", usual.clone())
+        .nest("/openai/deployments/{deployment}", usual)
         .route("/_pictures/{name}", get(picture))
         .route("/_log", get(show_log).delete(clear_log))
         .fallback(nothing)
@@ -63,7 +68,7 @@ fn routes(server: Arc<Server>) -> Router {
 }
 
 async fn chat(State(server): State<Arc<Server>>, asked: Asked) -> Response {
-    asked.answer(&server, async |asked, say| chat::answer(&asked.request, say)).await
+    asked.answer(&server, async |asked, say| chat::answer(&asked.request, &asked.model, say)).await
 }
 
 async fn embeddings(State(server): State<Arc<Server>>, asked: Asked) -> Response {

@@ -5,7 +5,7 @@
 //! - What shapes a stream waits for the request that is answered by one.
 
 use crate::{
-    replay::Chunking,
+    replay::{Chunking, Random},
     reply::{Failure, Gzip, Reply},
     step::End,
 };
@@ -18,6 +18,15 @@ use std::{
 #[derive(Default)]
 pub(crate) struct Scripts {
     queues: Mutex<HashMap<String, Queue>>,
+    chaos: Mutex<Option<Chaos>>,
+}
+
+/// Faults at random, the same for the same seed.
+struct Chaos {
+    random: Random,
+    /// Of a thousand calls.
+    share: u64,
+    replies: Vec<Reply>,
 }
 
 #[derive(Default)]
@@ -35,8 +44,28 @@ impl Scripts {
         self.with(|queues| queues.entry(on.to_owned()).or_default().endless = reply);
     }
 
+    pub(crate) fn chaos(&self, seed: u64, share: f64, replies: Vec<Reply>) {
+        let share = (0..1_000).filter(|part| f64::from(*part) < share * 1e3).count();
+        let share = u64::try_from(share).unwrap_or(1_000);
+        let chaos = Chaos { random: Random::new(seed), share, replies };
+        *self.chaos.lock().unwrap_or_else(PoisonError::into_inner) = Some(chaos);
+    }
+
+    /// What chance gives to the next call.
+    pub(crate) fn drawn(&self, fits: impl Fn(&Reply) -> bool) -> Option<Reply> {
+        let mut chaos = self.chaos.lock().unwrap_or_else(PoisonError::into_inner);
+        let Chaos { random, share, replies } = chaos.as_mut()?;
+        if random.next() % 1_000 >= *share {
+            return None;
+        }
+        let count = u64::try_from(replies.len()).ok().filter(|count| *count > 0)?;
+        let at = usize::try_from(random.next() % count).ok()?;
+        replies.get(at).cloned().filter(fits)
+    }
+
     pub(crate) fn clear(&self) {
         self.with(HashMap::clear);
+        *self.chaos.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// The next reply for the first of `names` that has one which `fits`.
@@ -131,6 +160,21 @@ mod tests {
         assert_eq!([take(), take(), take(), take()], ["1", "2", "else", "else"]);
         scripts.clear();
         assert!(scripts.take(&["m", "*"], |_| true).is_none());
+    }
+
+    #[test]
+    fn chance_is_the_seed_s() {
+        let draw = |seed| {
+            let scripts = Scripts::default();
+            scripts.chaos(seed, 0.25, vec![Reply::text("1"), Reply::text("2")]);
+            let text = |reply: Reply| reply.say.text.unwrap_or_default();
+            (0..400).map(|_| scripts.drawn(|_| true).map(text)).collect::<Vec<_>>()
+        };
+        let drawn = draw(7);
+        assert_eq!(drawn, draw(7));
+        assert_ne!(drawn, draw(8));
+        let hit = drawn.iter().flatten().count();
+        assert!((60..140).contains(&hit), "{hit}");
     }
 
     #[test]

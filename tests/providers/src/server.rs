@@ -11,7 +11,7 @@ use crate::{
     limits::{Left, Limits},
     log::{self, Log, Open},
     replay,
-    reply::{Base, Failure, Reply, Say},
+    reply::{Base, Edit, Failure, Reply, Say},
     script::{self, Scripts},
     step::{self, End},
     wire::Conn,
@@ -19,10 +19,9 @@ use crate::{
 use axum::{
     body::{Body, Bytes, to_bytes},
     extract::{FromRef, FromRequest, MatchedPath, Request},
-    http::{HeaderMap, StatusCode},
     response::{IntoResponse as _, Response},
 };
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use serde_json::Value;
 use std::sync::{
     Arc, OnceLock,
@@ -63,17 +62,21 @@ impl Server {
 #[derive(Clone)]
 pub(crate) struct Broken(pub(crate) End, pub(crate) Bytes);
 
+/// What was asked for, with the whole path.
+#[derive(Clone)]
+pub(crate) struct Target(pub(crate) Uri);
+
 /// A request that is logged and may be answered.
 pub(crate) struct Asked {
     /// Null where the body is no JSON.
-    pub(crate) request: Value,
+    pub(crate) request: Arc<Value>,
     pub(crate) body: Bytes,
     pub(crate) headers: HeaderMap,
-    pub(crate) path: String,
+    pub(crate) path: Arc<str>,
     pub(crate) query: String,
-    pub(crate) model: String,
-    route: String,
-    key: Option<String>,
+    pub(crate) model: Arc<str>,
+    route: Option<MatchedPath>,
+    key: Option<Arc<str>>,
     number: u64,
     left: Left,
     open: Open,
@@ -94,24 +97,25 @@ where
         let body = to_bytes(body, MAX_BODY).await.map_err(|_| refused("the body broke off"))?;
         let conn = parts.extensions.remove::<Arc<Conn>>();
         let conn = conn.ok_or_else(|| refused("no connection"))?;
-        let path = parts.uri.path().to_owned();
-        let matched = parts.extensions.get::<MatchedPath>();
-        let route = matched.map_or(path.as_str(), MatchedPath::as_str).to_owned();
-        let request = serde_json::from_slice(&body).unwrap_or(Value::Null);
-        let model = dialect.model(&path, &request);
-        let key = dialect.key(&parts.headers).map(str::to_owned);
-        let open = server.log.open(log::Request {
-            method: parts.method.as_str(),
-            path: &path,
-            model: &model,
-            key: key.as_deref(),
-            headers: &parts.headers,
-            body: request.clone(),
+        let target = parts.extensions.remove::<Target>();
+        let uri = target.map_or(parts.uri, |Target(whole)| whole);
+        let path: Arc<str> = uri.path().into();
+        let route = parts.extensions.remove::<MatchedPath>();
+        let request = Arc::new(serde_json::from_slice(&body).unwrap_or(Value::Null));
+        let model: Arc<str> = dialect.model(&path, &request).into();
+        let key: Option<Arc<str>> = dialect.key(&parts.headers).map(Arc::from);
+        let open = server.log.open(log::Record {
+            method: parts.method,
+            path: Arc::clone(&path),
+            model: Arc::clone(&model),
+            key: key.clone(),
+            headers: parts.headers.clone(),
+            body: Arc::clone(&request),
             connection: conn.id,
         });
         let left = server.limits.take(key.as_deref().unwrap_or_default());
         let number = server.requests.fetch_add(1, Ordering::Relaxed) + 1;
-        let query = parts.uri.query().unwrap_or_default().to_owned();
+        let query = uri.query().unwrap_or_default().to_owned();
         let headers = parts.headers;
         Ok(Self {
             request,
@@ -138,17 +142,22 @@ impl Asked {
         usual: impl AsyncFnOnce(&Self, &Say) -> Answer,
     ) -> Response {
         let queued = |reply: &Reply| !self.is_beside_stream(server, reply);
-        let names = [self.model.as_str(), self.path.as_str(), self.route.as_str(), "*"];
+        let names = [&*self.model, &*self.path, self.route(), "*"];
         let reply = server.scripts.take(&names, queued);
         let named = || script::named(&self.model).filter(queued);
-        let reply = reply.or_else(named).unwrap_or_default();
+        let drawn = || server.scripts.drawn(queued);
+        let reply = reply.or_else(named).or_else(drawn).unwrap_or_default();
         self.perform(server, reply, usual).await
+    }
+
+    fn route(&self) -> &str {
+        self.route.as_ref().map_or(&*self.path, MatchedPath::as_str)
     }
 
     /// Replicate answers a create with JSON; what shapes a stream is for the
     /// request that follows.
     fn is_beside_stream(&self, server: &Server, reply: &Reply) -> bool {
-        let is_stream = self.route.contains("/streams/");
+        let is_stream = self.route().contains("/streams/");
         match server.dialect {
             Dialect::Replicate => reply.is_of_stream() != is_stream,
             Dialect::OpenAi | Dialect::Anthropic => false,
@@ -183,16 +192,18 @@ impl Asked {
         };
         let answer = answer.edited(&reply.edits, dialect);
         let own = dialect.headers(self.number, self.left);
-        let headers: Vec<_> = own.into_iter().chain(answer.headers).chain(reply.headers).collect();
+        let flush = reply.edits.iter().any(|edit| matches!(edit, Edit::Cut(_)));
         let body = match answer.content {
             Content::Whole(body) => {
                 self.open.piece();
                 self.open.done();
                 Body::from(body)
             }
-            Content::Steps(steps) => step::play(steps, self.open, self.conn),
+            Content::Steps(steps) => step::play(steps, flush, self.open, self.conn),
         };
-        respond(answer.status, headers, body)
+        let mut response = respond(answer.status, own, answer.headers, body);
+        set(response.headers_mut(), reply.headers);
+        response
     }
 
     fn broken(mut self, end: End, bytes: Bytes) -> Response {
@@ -203,18 +214,22 @@ impl Asked {
     }
 }
 
-/// Later headers replace earlier ones of the same name.
-fn respond(status: u16, headers: Vec<(String, String)>, body: Body) -> Response {
+fn respond(status: u16, own: HeaderMap, headers: Vec<(String, String)>, body: Body) -> Response {
     let mut response = Response::new(body);
     *response.status_mut() =
         StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    *response.headers_mut() = own;
+    set(response.headers_mut(), headers);
+    response
+}
+
+/// Later headers replace earlier ones of the same name.
+fn set(all: &mut HeaderMap, headers: Vec<(String, String)>) {
     for (name, value) in headers {
-        let name = HeaderName::try_from(name);
-        if let (Ok(name), Ok(value)) = (name, HeaderValue::try_from(value)) {
-            response.headers_mut().insert(name, value);
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            all.insert(name, value);
         }
     }
-    response
 }
 
 /// An answer that no script changes.
@@ -223,5 +238,5 @@ pub(crate) fn sent(answer: Answer) -> Response {
         Content::Whole(body) => Body::from(body),
         Content::Steps(_) => Body::empty(),
     };
-    respond(answer.status, answer.headers, body)
+    respond(answer.status, HeaderMap::new(), answer.headers, body)
 }

@@ -1,7 +1,7 @@
 //! An answer as a list of what happens on the wire, and its playing.
 //!
 //! Invariants:
-//! - Each piece is written by itself; nothing is held back for the next.
+//! - What is sent before a pause or an end is written before it.
 //! - Playing ends where the caller leaves, and the log then says so.
 
 use crate::{log::Open, wire::Conn};
@@ -107,8 +107,11 @@ impl fmt::Debug for Step {
 }
 
 /// The body of an answer being played.
-pub(crate) fn play(steps: Vec<Step>, open: Open, conn: Arc<Conn>) -> Body {
-    let player = Player { steps: steps.into(), begun: false, open, conn };
+///
+/// With `flush` each piece is written by itself; otherwise those that are due
+/// at the same time may go together.
+pub(crate) fn play(steps: Vec<Step>, flush: bool, open: Open, conn: Arc<Conn>) -> Body {
+    let player = Player { steps: steps.into(), flush, begun: false, open, conn };
     Body::from_stream(stream::unfold(player, |mut player| async {
         let piece = player.next().await?;
         player.open.piece();
@@ -118,6 +121,7 @@ pub(crate) fn play(steps: Vec<Step>, open: Open, conn: Arc<Conn>) -> Body {
 
 struct Player {
     steps: VecDeque<Step>,
+    flush: bool,
     begun: bool,
     open: Open,
     conn: Arc<Conn>,
@@ -126,7 +130,7 @@ struct Player {
 impl Player {
     async fn next(&mut self) -> Option<io::Result<Bytes>> {
         // Between two pieces the server gets its turn to write the first.
-        if std::mem::replace(&mut self.begun, true) {
+        if std::mem::replace(&mut self.begun, true) && self.flush {
             tokio::task::yield_now().await;
         }
         loop {
@@ -152,6 +156,8 @@ impl Player {
                 }
                 Some(Step::Flood(0)) => {}
                 Some(Step::Flood(left)) => {
+                    // Others on this thread get their turns.
+                    tokio::task::yield_now().await;
                     let piece = Bytes::from_static(&[b'x'; 64 * 1024]);
                     let length = left.min(64 * 1024);
                     self.steps.push_front(Step::Flood(left - length));
@@ -160,6 +166,8 @@ impl Player {
                 }
                 Some(Step::End(end)) => {
                     self.open.done();
+                    // What was said is written before the connection ends.
+                    tokio::task::yield_now().await;
                     if end == End::Reset {
                         self.conn.reset();
                     }

@@ -25,6 +25,8 @@ pub(crate) struct Conn {
     tcp: TcpStream,
     /// Requests whose answer is not complete.
     pub(crate) in_flight: AtomicUsize,
+    /// The most of them at once.
+    peak: Arc<AtomicUsize>,
     /// Requests that ever came.
     pub(crate) asked: AtomicUsize,
     /// One waits: the connection's own task.
@@ -32,13 +34,14 @@ pub(crate) struct Conn {
 }
 
 impl Conn {
-    pub(crate) fn new(id: u64, tcp: TcpStream) -> Self {
+    pub(crate) fn new(id: u64, tcp: TcpStream, peak: Arc<AtomicUsize>) -> Self {
         // Each piece of a stream is to arrive as it is written.
         let _ = tcp.set_nodelay(true);
         Self {
             id,
             tcp,
             in_flight: AtomicUsize::new(0),
+            peak,
             asked: AtomicUsize::new(0),
             changed: Notify::new(),
         }
@@ -59,12 +62,12 @@ impl Conn {
 pub(crate) struct Busy(Arc<Conn>);
 
 impl Busy {
-    /// Also gives how many requests are on their way now.
-    pub(crate) fn begin(conn: &Arc<Conn>) -> (Self, usize) {
+    pub(crate) fn begin(conn: &Arc<Conn>) -> Self {
         conn.asked.fetch_add(1, Ordering::Relaxed);
         let now = conn.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
+        conn.peak.fetch_max(now, Ordering::Relaxed);
         conn.changed.notify_one();
-        (Self(Arc::clone(conn)), now)
+        Self(Arc::clone(conn))
     }
 }
 

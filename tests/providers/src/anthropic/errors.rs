@@ -2,6 +2,7 @@
 
 use crate::{answer::Answer, limits::Left, reply::Failure, time};
 use bytes::Bytes;
+use http::HeaderMap;
 use serde_json::{Value, json};
 
 const TOKENS: u64 = 400_000;
@@ -71,12 +72,8 @@ pub(crate) fn event() -> Bytes {
 }
 
 /// Remaining tokens are rounded to thousands, and a reset is a moment.
-pub(crate) fn headers(request: u64, left: Left) -> Vec<(String, String)> {
+pub(crate) fn headers(request: u64, left: Left) -> HeaderMap {
     let reset = time::rfc3339(time::now() + left.resets_in());
-    let mut headers = vec![
-        ("request-id".to_owned(), format!("req_{request:024}")),
-        ("anthropic-organization-id".to_owned(), "00000000-0000-0000-0000-000000000000".to_owned()),
-    ];
     let tokens = (TOKENS, TOKENS);
     let kinds = [
         ("requests", (left.limit, left.remaining)),
@@ -84,11 +81,19 @@ pub(crate) fn headers(request: u64, left: Left) -> Vec<(String, String)> {
         ("input-tokens", tokens),
         ("output-tokens", tokens),
     ];
-    for (kind, (limit, remaining)) in kinds {
+    let limits = kinds.into_iter().flat_map(|(kind, (limit, remaining))| {
         let name = |what: &str| format!("anthropic-ratelimit-{kind}-{what}");
-        headers.push((name("limit"), limit.to_string()));
-        headers.push((name("remaining"), remaining.to_string()));
-        headers.push((name("reset"), reset.clone()));
-    }
-    headers
+        [
+            (name("limit"), limit.to_string()),
+            (name("remaining"), remaining.to_string()),
+            (name("reset"), reset.clone()),
+        ]
+    });
+    let organization = "00000000-0000-0000-0000-000000000000".to_owned();
+    let own = [
+        ("request-id".to_owned(), format!("req_{request:024}")),
+        ("anthropic-organization-id".to_owned(), organization),
+    ];
+    let all = own.into_iter().chain(limits);
+    all.filter_map(|(name, value)| Some((name.parse().ok()?, value.parse().ok()?))).collect()
 }

@@ -16,39 +16,39 @@ use serde_json::{Value, json};
 /// What is going to be said, streamed or not.
 struct Plan<'a> {
     request: &'a Value,
+    model: &'a str,
     say: &'a Say,
     texts: Vec<String>,
     calls: Vec<(String, String)>,
     finish: String,
 }
 
-pub(super) fn answer(request: &Value, say: &Say) -> Answer {
-    if let Some(wrong) = wrong(request) {
+pub(super) fn answer(request: &Value, model: &str, say: &Say) -> Answer {
+    if let Some(wrong) = wrong(request, model) {
         return wrong;
     }
-    let plan = plan(request, say);
+    let plan = plan(request, model, say);
     if request["stream"] != true || say.whole {
         return Answer::json(200, &whole(&plan));
     }
     Answer::events(match say.endless {
         Some(every) => {
-            let chunk = chunks(request);
+            let chunk = chunks(&plan);
             let word =
                 move |count| event(&chunk(0, json!({"content": format!("word{count} ")}), None));
-            vec![begin(request, 0), Step::Live(Live::every(every, word))]
+            vec![begin(&plan, 0), Step::Live(Live::every(every, word))]
         }
         None => steps(&plan),
     })
 }
 
-fn wrong(request: &Value) -> Option<Answer> {
+fn wrong(request: &Value, model: &str) -> Option<Answer> {
     if request.is_null() {
         return Some(super::errors::refused(400, "the body is not JSON"));
     }
     if words::messages(request).next().is_none() {
         return Some(bad("messages", None, "messages must not be empty"));
     }
-    let model = request["model"].as_str().unwrap_or_default();
     let reasons = ["o1", "o3", "o4", "gpt-5"].iter().any(|family| model.starts_with(family));
     if reasons && !request["max_tokens"].is_null() {
         let message = "Unsupported parameter: 'max_tokens' is not supported with this model. \
@@ -58,8 +58,7 @@ fn wrong(request: &Value) -> Option<Answer> {
     None
 }
 
-fn plan<'a>(request: &'a Value, say: &'a Say) -> Plan<'a> {
-    let model = request["model"].as_str().unwrap_or_default();
+fn plan<'a>(request: &'a Value, model: &'a str, say: &'a Say) -> Plan<'a> {
     let tool = request["tools"][0]["function"]["name"].as_str();
     let calls = words::calls(model, tool, &say.tools);
     let usual = schema::answer(request).unwrap_or_else(|| words::echo(request));
@@ -78,7 +77,7 @@ fn plan<'a>(request: &'a Value, say: &'a Say) -> Plan<'a> {
         (None, true, false) => "stop",
     };
     let texts = (0..choices).map(text).collect();
-    Plan { request, say, texts, calls, finish: finish.to_owned() }
+    Plan { request, model, say, texts, calls, finish: finish.to_owned() }
 }
 
 fn usage(plan: &Plan<'_>) -> Value {
@@ -127,14 +126,14 @@ fn whole(plan: &Plan<'_>) -> Value {
     });
     json!({
         "id": "chatcmpl-fake", "object": "chat.completion", "created": 1_700_000_000,
-        "model": plan.request["model"], "choices": choices.collect::<Vec<_>>(), "usage": usage(plan),
+        "model": plan.model, "choices": choices.collect::<Vec<_>>(), "usage": usage(plan),
         "service_tier": "default", "system_fingerprint": "fp_fake",
     })
 }
 
-fn chunks(request: &Value) -> impl Fn(usize, Value, Option<&str>) -> Value + Send + Sync + use<> {
-    let model = request["model"].clone();
-    let with_usage = request["stream_options"]["include_usage"] == true;
+fn chunks(plan: &Plan<'_>) -> impl Fn(usize, Value, Option<&str>) -> Value + Send + Sync + use<> {
+    let model = plan.model.to_owned();
+    let with_usage = plan.request["stream_options"]["include_usage"] == true;
     move |index, delta, finish| {
         let choice =
             json!({"index": index, "delta": delta, "logprobs": null, "finish_reason": finish});
@@ -154,13 +153,13 @@ fn event(chunk: &Value) -> Bytes {
     Bytes::from(format!("data: {chunk}\n\n"))
 }
 
-fn begin(request: &Value, index: usize) -> Step {
+fn begin(plan: &Plan<'_>, index: usize) -> Step {
     let delta = json!({"role": "assistant", "content": "", "refusal": null});
-    Step::Send(Role::Begin, event(&chunks(request)(index, delta, None)))
+    Step::Send(Role::Begin, event(&chunks(plan)(index, delta, None)))
 }
 
 fn steps(plan: &Plan<'_>) -> Vec<Step> {
-    let chunk = chunks(plan.request);
+    let chunk = chunks(plan);
     let mut steps = Vec::new();
     if plan.say.empty_first {
         let mut first = chunk(0, json!({}), None);
@@ -170,7 +169,7 @@ fn steps(plan: &Plan<'_>) -> Vec<Step> {
     }
     let by_choice: Vec<Vec<Value>> = plan.texts.iter().map(|text| deltas(plan, text)).collect();
     if plan.calls.is_empty() {
-        steps.extend((0..by_choice.len()).map(|index| begin(plan.request, index)));
+        steps.extend((0..by_choice.len()).map(|index| begin(plan, index)));
     }
     // Choices come interleaved, a piece of each in turn.
     let longest = by_choice.iter().map(Vec::len).max().unwrap_or(0);

@@ -2,6 +2,7 @@
 
 use crate::{answer::Answer, limits::Left, reply::Failure, time};
 use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
 const TOKENS: u64 = 2_000_000;
@@ -79,19 +80,21 @@ pub(crate) fn event() -> Bytes {
     Bytes::from(format!("data: {body}\n\n"))
 }
 
-pub(crate) fn headers(request: u64, left: Left) -> Vec<(String, String)> {
-    let reset = time::go(left.resets_in());
+pub(crate) fn headers(request: u64, left: Left) -> HeaderMap {
+    let text = |text: String| HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""));
+    let reset = text(time::go(left.resets_in()));
+    let fixed = HeaderValue::from_static;
     let pairs = [
-        ("x-request-id", format!("req_{request:024}")),
-        ("openai-organization", "org-fake".to_owned()),
-        ("openai-processing-ms", "1".to_owned()),
-        ("openai-version", "2020-10-01".to_owned()),
-        ("x-ratelimit-limit-requests", left.limit.to_string()),
-        ("x-ratelimit-remaining-requests", left.remaining.to_string()),
+        ("x-request-id", text(format!("req_{request:024}"))),
+        ("openai-organization", fixed("org-fake")),
+        ("openai-processing-ms", fixed("1")),
+        ("openai-version", fixed("2020-10-01")),
+        ("x-ratelimit-limit-requests", left.limit.into()),
+        ("x-ratelimit-remaining-requests", left.remaining.into()),
         ("x-ratelimit-reset-requests", reset.clone()),
-        ("x-ratelimit-limit-tokens", TOKENS.to_string()),
-        ("x-ratelimit-remaining-tokens", TOKENS.to_string()),
+        ("x-ratelimit-limit-tokens", TOKENS.into()),
+        ("x-ratelimit-remaining-tokens", TOKENS.into()),
         ("x-ratelimit-reset-tokens", reset),
     ];
-    pairs.map(|(name, value)| (name.to_owned(), value)).into()
+    pairs.into_iter().map(|(name, value)| (HeaderName::from_static(name), value)).collect()
 }

@@ -2,6 +2,7 @@
 
 use crate::{answer::Answer, limits::Left, reply::Failure};
 use bytes::Bytes;
+use http::{HeaderMap, HeaderName};
 use serde_json::json;
 
 pub(crate) fn failure(failure: Failure) -> Answer {
@@ -63,11 +64,11 @@ pub(crate) fn done() -> Bytes {
     Bytes::from_static(b"event: done\nid: 1690212292:d\ndata: {\"reason\":\"error\"}\n\n")
 }
 
-pub(crate) fn headers(left: Left) -> Vec<(String, String)> {
+pub(crate) fn headers(left: Left) -> HeaderMap {
     let pairs = [
-        ("ratelimit-limit", left.limit.to_string()),
-        ("ratelimit-remaining", left.remaining.to_string()),
-        ("ratelimit-reset", left.resets_in().as_secs().to_string()),
+        ("ratelimit-limit", left.limit.into()),
+        ("ratelimit-remaining", left.remaining.into()),
+        ("ratelimit-reset", left.resets_in().as_secs().into()),
     ];
-    pairs.map(|(name, value)| (name.to_owned(), value)).into()
+    pairs.into_iter().map(|(name, value)| (HeaderName::from_static(name), value)).collect()
 }

@@ -63,6 +63,20 @@ async fn leaving_is_seen_in_every_window() {
     }
 }
 
+#[tokio::test]
+async fn leaving_a_stream_of_http_2_is_seen_too() {
+    let fake = openai::start_tls(9).await.unwrap();
+    let url = format!("{}/chat/completions", fake.url);
+    let body = BODY.replace("\"m\"", "\"slow-5\",\"stream\":true");
+    let client = client(&fake);
+    let mut answer = client.post(url).bearer_auth("sk-test").body(body).send().await.unwrap();
+    answer.chunk().await.unwrap().unwrap();
+    drop(answer);
+    let log = fake.log_when(Duration::from_secs(10), |log| log[0].ended.is_some()).await;
+    assert!(log[0].aborted);
+    assert_eq!(fake.connections().open, 1, "only the stream was left");
+}
+
 fn client(fake: &providers::Fake) -> reqwest::Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let authority = fake.authority.as_ref().unwrap();

@@ -92,7 +92,7 @@ async fn waiting_ends_with_the_work_or_with_the_time() {
     let made = create(&fake, "acme/run-20", "prefer: wait\r\n").await;
     assert_eq!(made["status"], "succeeded");
     fake.clock().speed(100.0);
-    let made = create(&fake, "acme/run-60000", "prefer: wait=5\r\n").await;
+    let made = create(&fake, "acme/run-6000000", "prefer: wait=5\r\n").await;
     assert_eq!(made["status"], "processing", "the object comes back unfinished");
 }
 

@@ -148,14 +148,51 @@ async fn a_line_of_100_mb_is_sent_while_it_is_made() {
     socket.write_all(asked.as_bytes()).await.unwrap();
     let mut piece = vec![0; 1 << 20];
     let mut line = 0;
-    loop {
+    let mut end = Vec::new();
+    while !end.ends_with(b"0\r\n\r\n") {
         let read = socket.read(&mut piece).await.unwrap();
-        if read == 0 {
-            break;
-        }
         line += piece[..read].iter().filter(|byte| **byte == b'x').count();
+        assert!(read > 0, "the connection ended after {line} bytes");
+        end.extend_from_slice(&piece[read.saturating_sub(5)..read]);
+        end.drain(..end.len().saturating_sub(5));
     }
     assert!(line >= 100 << 20, "{line}");
+}
+
+#[tokio::test]
+async fn chaos_comes_with_the_seed() {
+    let ends = async |seed| {
+        let fake = openai::start().await.unwrap();
+        fake.chaos(
+            seed,
+            0.5,
+            [Reply::reset(), Reply::html(502), Reply::usual().cut(1, End::Close)],
+        );
+        let mut ends = Vec::new();
+        for _ in 0..24 {
+            let seen = chat(&fake.url, "m").await;
+            ends.push((seen.status, seen.ended));
+        }
+        ends
+    };
+    let first = ends(1).await;
+    assert_eq!(first, ends(1).await);
+    assert_ne!(first, ends(2).await);
+    assert!(first.contains(&(200, Ended::Clean)) && first.iter().any(|end| end.1 != Ended::Clean));
+}
+
+#[tokio::test]
+async fn vendors_paths_and_prefixes_are_known() {
+    let fake = openai::start().await.unwrap();
+    fake.script("gpt-4o", [Reply::usual().prefixed("\u{feff}: hello\n\n")]);
+    let body = r#"{"stream":true,"messages":[{"role":"user","content":"hi"}]}"#;
+    let path = "/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21";
+    let asked = request("POST", path, "api-key: az-test\r\n", body);
+    let seen = Client::connect(&fake.url).await.ask(&asked).await;
+    assert!(seen.text().starts_with("\u{feff}: hello\n\ndata: "), "{}", seen.text());
+    assert_eq!(fake.tries("gpt-4o"), 1);
+    let asked = request("POST", "/openai/v1/chat/completions", &key("gsk-test"), body);
+    assert_eq!(Client::connect(&fake.url).await.ask(&asked).await.status, 200);
 }
 
 #[tokio::test]
