@@ -18,6 +18,8 @@ pub mod openai;
 mod replay;
 pub mod replicate;
 mod sources;
+#[cfg(test)]
+mod usage_tests;
 mod wait;
 
 pub use headers::{Quota, retry_after};

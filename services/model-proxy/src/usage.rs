@@ -7,7 +7,7 @@
 //!   is never gone below.
 
 use crate::{
-    estimate::Sample,
+    estimate::{PER_CALL, Sample},
     tokenizer::{self, Vocabulary},
 };
 use skein_proto::model::v1::{Delta, Usage, delta::Piece};
@@ -37,6 +37,9 @@ impl Tally {
                 self.reasoning += self.output.rough() - before;
             }
             Some(Piece::ToolCall(piece)) => {
+                if !piece.name.is_empty() {
+                    self.output.add(PER_CALL);
+                }
                 self.output.push(&piece.name);
                 self.output.push(&piece.arguments);
             }

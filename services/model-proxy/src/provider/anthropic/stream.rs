@@ -32,7 +32,7 @@ use crate::{
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use skein_proto::model::v1::{Choice, Delta, FinishReason, Finished, delta::Piece};
+use skein_proto::model::v1::{Choice, Delta, FinishReason, Finished, Usage, delta::Piece};
 use std::{borrow::Cow, collections::BTreeMap};
 
 #[derive(Default)]
@@ -217,6 +217,10 @@ impl Decoder for Stream {
 
     fn end(&mut self, out: &mut Vec<Event>) -> Result<(), Error> {
         if self.finished { Ok(()) } else { self.finish(out) }
+    }
+
+    fn used(&self) -> Option<Usage> {
+        self.counts.so_far()
     }
 
     fn whole(&mut self, body: &[u8], out: &mut Vec<Event>) -> Result<(), Error> {

@@ -39,6 +39,11 @@ impl Counts {
         (sum != Usage::default()).then_some(sum)
     }
 
+    /// What has been counted so far: all input, and the output up to here.
+    pub(super) fn so_far(&self) -> Option<Usage> {
+        (!self.counts.is_empty()).then(|| self.sum())
+    }
+
     fn sum(&self) -> Usage {
         let compactions =
             self.counts.get("iterations").and_then(Value::as_array).into_iter().flatten();
