@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed setup is a failed test")]
 
 use e2e::{KEY, Mesh, python};
+use providers::replicate;
 use std::time::Duration;
 
 async fn mesh_with_provider() -> (Mesh, providers::openai::Fake) {
@@ -24,6 +25,30 @@ async fn the_official_python_clients_work_unchanged() {
         let mesh = std::sync::Arc::clone(&mesh);
         tokio::task::spawn_blocking(move || python::run(&mesh, script)).await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_official_python_client_draws_with_both_providers() {
+    let openai = providers::openai::start().await.unwrap();
+    let predictions = replicate::start().await.unwrap();
+    let mesh = Mesh::with(|spec| {
+        let providers = [
+            ("OPENAI_API_KEY", "sk-fake"),
+            ("OPENAI_BASE_URL", openai.url.as_str()),
+            ("REPLICATE_API_TOKEN", "r8_fake"),
+            ("REPLICATE_BASE_URL", predictions.url.as_str()),
+            ("SKEIN_PROVIDER__TRIES", "1"),
+        ];
+        let providers = providers.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        spec.app_mut("model-proxy").unwrap().secrets.extend(providers);
+    })
+    .await;
+    tokio::task::spawn_blocking(move || python::run(&mesh, "openai_images.py")).await.unwrap();
+    let running = |id: &String| {
+        let status = predictions.status(id).unwrap();
+        !matches!(status, replicate::Status::Succeeded | replicate::Status::Failed)
+    };
+    assert!(!predictions.predictions().iter().any(running), "a prediction runs for nobody");
 }
 
 #[tokio::test(flavor = "multi_thread")]

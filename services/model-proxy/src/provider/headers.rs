@@ -20,12 +20,13 @@ pub struct Quota {
 /// What is left, and when it is full again.
 type Pair = (&'static str, &'static str);
 
-const REQUESTS: [Pair; 5] = [
+const REQUESTS: [Pair; 6] = [
     ("x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"), // OpenAI and most others
     ("anthropic-ratelimit-requests-remaining", "anthropic-ratelimit-requests-reset"),
     ("x-ratelimit-remaining-requests-day", "x-ratelimit-reset-requests-day"), // Cerebras
     ("x-ratelimit-remaining-req-minute", "x-ratelimit-reset-req-minute"),     // Mistral
     ("x-ratelimit-remaining", "x-ratelimit-reset"),                           // Together
+    ("ratelimit-remaining", "ratelimit-reset"),                               // Replicate
 ];
 
 const TOKENS: [Pair; 7] = [

@@ -19,7 +19,7 @@ mod input;
 mod output;
 mod prediction;
 
-use super::{Ask, Key, Provider, Quota};
+use super::{Ask, Key, Provider};
 use crate::{
     config::ProviderSettings,
     error::{Error, Failure},
@@ -133,11 +133,6 @@ impl Provider for Replicate {
 
     fn refusal(&self, failure: Failure, body: &[u8]) -> Error {
         output::refusal(failure, body)
-    }
-
-    fn quota(&self, headers: &http::HeaderMap) -> Quota {
-        let left = headers.get("ratelimit-remaining").and_then(|left| left.to_str().ok());
-        Quota { requests: left.and_then(|left| left.trim().parse().ok()), ..Quota::default() }
     }
 }
 

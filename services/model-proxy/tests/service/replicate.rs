@@ -4,7 +4,7 @@
 use crate::proxy::{Proxy, ask, collect};
 use mesh::error;
 use providers::{
-    End, Reply,
+    Chunking, End, Reply,
     replicate::{self, Fake, Status},
 };
 use skein_proto::model::v1::{
@@ -107,6 +107,42 @@ async fn a_stream_that_never_holds_is_given_up_for_polls() {
     let streams = fake.log().iter().filter(|entry| entry.path.contains("/streams/")).count();
     // Four, and one more where the connection that broke had been used before.
     assert!((4..=5).contains(&streams), "bounded: {streams}");
+}
+
+#[tokio::test]
+async fn the_answer_does_not_depend_on_how_its_stream_comes() {
+    let (fake, proxy) = start().await;
+    for reply in [
+        Reply::usual().chunked(Chunking::EachByte),
+        Reply::usual().newline("\r\n"),
+        Reply::usual().pings(),
+        Reply::usual().without_done(),
+        Reply::usual().insert(1, "event: of-a-later-day\ndata: {\n\n"),
+    ] {
+        fake.script("a/b", [reply.clone()]);
+        let answer = collect(&proxy, ask("replicate/a/b", "one two")).await.unwrap();
+        assert_eq!(answer.text, "You said: one two", "{reply:?}");
+        assert!(!answer.finished.usage.unwrap().estimated);
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_goes_wrong_is_an_error_after_what_was_real_and_is_called_off() {
+    let (fake, proxy) = start_with(&[("SKEIN_REPLICATE__IDLE_TIMEOUT", "1s")]).await;
+    for (at, (reply, reason)) in [
+        (Reply::usual().stall(2), "IDLE_TIMEOUT"),
+        (Reply::usual().error_after(2), "PROVIDER_UNAVAILABLE"),
+        (Reply::usual().insert(2, &b"data: \xff\n\n"[..]), "PROVIDER_MALFORMED"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        fake.script("a/slow-20", [reply]);
+        let failed = collect(&proxy, ask("replicate/a/slow-20", "hi")).await.unwrap_err();
+        assert_eq!(error::reason(&failed.status).as_deref(), Some(reason));
+        assert_eq!(failed.text, "word0 word1 ");
+        canceled(&fake, at).await;
+    }
 }
 
 #[tokio::test]

@@ -89,7 +89,7 @@ impl Images {
         Self {
             voice,
             wanted: wanted.unwrap_or(1).max(1),
-            partial: number("partial_images").unwrap_or_default(),
+            partial: number("partial_images").unwrap_or_default().min(99),
             come: 0,
             usage: None,
             finished: false,
@@ -152,7 +152,7 @@ impl Images {
     #[expect(clippy::cast_precision_loss, reason = "a share of at most a few pictures")]
     fn progress(&self, event: &Value) -> Result<ImageProgress, Error> {
         let preview = self.from_data(event["b64_json"].as_str().unwrap_or_default())?;
-        let at = event["partial_image_index"].as_u64().unwrap_or_default();
+        let at = event["partial_image_index"].as_u64().unwrap_or_default().min(99);
         // Those that come first, and then the whole.
         let done = (at + 1) as f64 / (self.partial.max(at + 1) + 1) as f64;
         Ok(ImageProgress { index: self.come, done, preview: Some(preview) })

@@ -135,7 +135,8 @@ pub(super) fn refusal(failure: Failure, body: &[u8]) -> Error {
 fn resets(said: &str) -> Option<Duration> {
     let (_, rest) = said.split_once("resets in ~")?;
     let (seconds, _) = rest.split_once('s')?;
-    seconds.parse().ok().map(Duration::from_secs)
+    // No longer than a day: further sums are made of it.
+    seconds.parse::<u64>().ok().map(|seconds| Duration::from_secs(seconds.min(86_400)))
 }
 
 fn class(said: &str) -> Option<Failure> {
