@@ -9,6 +9,7 @@
 
 use super::{
     error::Refusal,
+    extra,
     usage::{self, Citation, Usage},
 };
 use serde::Serialize;
@@ -49,6 +50,8 @@ struct ChunkChoice {
     delta: Fields,
     logprobs: Option<Value>,
     finish_reason: Option<&'static str>,
+    #[serde(flatten)]
+    extra: Map<String, Value>,
 }
 
 /// `Some(None)` is written as null, `None` is left out.
@@ -77,7 +80,10 @@ struct ToolCall {
     id: Option<String>,
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     kind: Option<&'static str>,
-    function: Function,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    function: Option<Function>,
+    #[serde(flatten)]
+    extra: Map<String, Value>,
 }
 
 #[derive(Serialize)]
@@ -85,6 +91,8 @@ struct Function {
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
     arguments: String,
+    #[serde(flatten)]
+    extra: Map<String, Value>,
 }
 
 impl Encoder {
@@ -109,9 +117,9 @@ impl Encoder {
     }
 
     fn delta(&mut self, delta: Delta, out: &mut String) {
-        let mut extra: Map<String, Value> =
-            serde_json::from_str(&delta.extra_json).unwrap_or_default();
+        let mut extra = extra::read(&delta.extra_json);
         let logprobs = extra.shift_remove("logprobs");
+        let outer = extra::inner(&mut extra, "choice");
         let mut fields = Fields { extra, ..Fields::default() };
         self.begin(delta.choice, delta.piece.as_ref(), &mut fields, out);
         match delta.piece {
@@ -122,8 +130,9 @@ impl Encoder {
             Some(Piece::Citation(citation)) => fields.citations = Some([usage::citation(citation)]),
             None => {}
         }
+        let index = delta.choice;
         let choice =
-            ChunkChoice { index: delta.choice, delta: fields, logprobs, finish_reason: None };
+            ChunkChoice { index, delta: fields, logprobs, extra: outer, ..Default::default() };
         self.chunk(&[choice], out);
     }
 
@@ -158,8 +167,7 @@ impl Encoder {
     }
 
     fn finish(&mut self, finished: &Finished, out: &mut String) {
-        let extra: Map<String, Value> =
-            serde_json::from_str(&finished.extra_json).unwrap_or_default();
+        let extra = extra::read(&finished.extra_json);
         for choice in &finished.choices {
             self.begin(choice.index, None, &mut Fields::default(), out);
             let reason = Some(usage::finish_reason(choice));
@@ -218,11 +226,17 @@ fn data(value: &impl Serialize, out: &mut String) {
 
 fn tool_call(piece: ToolCallPiece) -> ToolCall {
     let first = !piece.id.is_empty() || !piece.name.is_empty();
+    let mut extra = extra::read(&piece.extra_json);
+    let inner = extra::inner(&mut extra, "function");
+    // A call of another kind says so itself, and has no function.
+    let foreign = extra.contains_key("type");
+    let name = first.then_some(piece.name);
     ToolCall {
         index: piece.index,
-        id: first.then_some(piece.id),
-        kind: first.then_some("function"),
-        function: Function { name: first.then_some(piece.name), arguments: piece.arguments },
+        id: (!piece.id.is_empty()).then_some(piece.id),
+        kind: (first && !foreign).then_some("function"),
+        function: (!foreign).then_some(Function { name, arguments: piece.arguments, extra: inner }),
+        extra,
     }
 }
 

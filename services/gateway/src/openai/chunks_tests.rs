@@ -133,6 +133,25 @@ fn without_being_asked_no_chunk_mentions_usage() {
 }
 
 #[test]
+fn what_has_no_field_is_at_its_place() {
+    let mut encoder = Encoder::new(&Started::default(), 0, false);
+    let mut out = String::new();
+    let piece = ToolCallPiece {
+        id: "c".into(),
+        extra_json: r#"{"type":"custom","custom":{"input":"x"}}"#.into(),
+        ..ToolCallPiece::default()
+    };
+    let extra_json = r#"{"mark":1,"choice":{"stop_reason":"x"}}"#.to_owned();
+    let delta = Delta { piece: Some(Piece::ToolCall(piece)), extra_json, choice: 0 };
+    encoder.push(Event::Delta(delta), &mut out);
+    let chunk: Value = serde_json::from_str(out.trim().strip_prefix("data: ").unwrap()).unwrap();
+    let choice = &chunk["choices"][0];
+    assert_eq!((&choice["delta"]["mark"], &choice["stop_reason"]), (&json!(1), &json!("x")));
+    let call = json!({"index": 0, "id": "c", "type": "custom", "custom": {"input": "x"}});
+    assert_eq!(choice["delta"]["tool_calls"], json!([call]));
+}
+
+#[test]
 fn a_line_break_in_the_text_does_not_break_the_frame() {
     let mut out = String::new();
     data(&json!({"text": "a\n\nb"}), &mut out);

@@ -48,7 +48,7 @@ pub fn parse(body: &[u8]) -> Result<Embed, Refusal> {
         model,
         inputs,
         dimensions: dimensions.and_then(|dimensions| i32::try_from(dimensions).ok()),
-        extra_json: fields.rest(),
+        extra_json: fields.extra(),
         ..EmbedRequest::default()
     };
     Ok(Embed { request, base64 })

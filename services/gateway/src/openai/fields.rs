@@ -111,27 +111,26 @@ impl Fields {
         Refusal::invalid(path, "invalid_value", message)
     }
 
-    /// What nobody has taken, as the text of a JSON object; empty if nothing.
-    pub(super) fn rest(self) -> String {
-        if self.object.is_empty() { String::new() } else { Value::Object(self.object).to_string() }
+    /// What nobody has taken and says anything.
+    pub(super) fn rest(self) -> Map<String, Value> {
+        self.object.into_iter().filter(|(_, value)| !value.is_null()).collect()
     }
 
-    /// For objects inside that our contract cannot carry extras of: refuses
-    /// the first field left that says anything, except the `harmless`.
-    pub(super) fn nothing_else(self, harmless: &[&str]) -> Result<(), Refusal> {
-        let says = |value: &Value| match value {
-            Value::Null => false,
-            Value::Array(list) => !list.is_empty(),
-            _ => true,
-        };
-        let left = self
-            .object
-            .iter()
-            .find(|(name, value)| says(value) && !harmless.contains(&name.as_str()));
-        let Some((name, _)) = left else { return Ok(()) };
-        let path = self.path(name);
-        let message = format!("{path} is not supported here; leave it out");
-        Err(Refusal::invalid(path, "unknown_parameter", message))
+    /// The same as `extra_json`.
+    pub(super) fn extra(self) -> String {
+        extra(self.rest())
+    }
+}
+
+/// The text of a JSON object; empty for one of nothing.
+pub(super) fn extra(fields: Map<String, Value>) -> String {
+    if fields.is_empty() { String::new() } else { Value::Object(fields).to_string() }
+}
+
+/// Adds what is left of an object inside another one, under its name.
+pub(super) fn nest(outer: &mut Map<String, Value>, name: &str, inner: Map<String, Value>) {
+    if !inner.is_empty() {
+        outer.insert(name.to_owned(), inner.into());
     }
 }
 

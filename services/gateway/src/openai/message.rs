@@ -1,22 +1,23 @@
 //! One message of a chat request, with its parts and tool calls.
 //!
 //! Invariants:
-//! - What the contract cannot carry is refused by name. Only what clients echo
-//!   from our own answers and no provider reads is dropped ([`ECHOED`]).
+//! - What we have no name for travels at its place: fields of a message, of a
+//!   part or of a call, and whole parts and calls of other kinds. Only what
+//!   clients echo from our own answers and no provider reads is dropped
+//!   ([`ECHOED`]).
 
 use super::{
     error::Refusal,
-    fields::{Fields, wrong},
+    fields::{Fields, extra, nest, wrong},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use skein_proto::model::v1::{
     Audio, ContentPart, Image, Message, Role, ToolCall, content_part::Part, image::Source,
 };
 
 /// Fields of answers that come back with the conversation.
-const ECHOED: [&str; 6] =
-    ["annotations", "citations", "reasoning", "reasoning_content", "logprobs", "index"];
+const ECHOED: [&str; 4] = ["annotations", "citations", "logprobs", "index"];
 
 pub(super) fn read(value: Value, path: &str) -> Result<Message, Refusal> {
     let mut fields = Fields::of(value, path)?;
@@ -44,41 +45,55 @@ pub(super) fn read(value: Value, path: &str) -> Result<Message, Refusal> {
         return Err(fields.missing("tool_call_id"));
     }
     let name = fields.text("name")?.unwrap_or_default();
-    fields.nothing_else(&ECHOED)?;
-    let extra_json = String::new();
+    let mut rest = fields.rest();
+    rest.retain(|name, _| !ECHOED.contains(&name.as_str()));
+    let extra_json = extra(rest);
     Ok(Message { role: role.into(), content, name, tool_calls, tool_call_id, refusal, extra_json })
 }
 
 fn content_parts(content: Value, path: &str) -> Result<Vec<ContentPart>, Refusal> {
-    let part = |part| ContentPart { part: Some(part), ..ContentPart::default() };
     match content {
-        Value::String(text) => Ok(vec![part(Part::Text(text))]),
+        Value::String(text) => {
+            Ok(vec![ContentPart { part: Some(Part::Text(text)), ..ContentPart::default() }])
+        }
         Value::Array(parts) => parts
             .into_iter()
             .enumerate()
-            .map(|(index, value)| Ok(part(content_part(value, &format!("{path}[{index}]"))?)))
+            .map(|(index, value)| content_part(value, &format!("{path}[{index}]")))
             .collect(),
         other => Err(wrong(path, "a string or an array of parts", &other)),
     }
 }
 
-fn content_part(value: Value, path: &str) -> Result<Part, Refusal> {
+fn content_part(value: Value, path: &str) -> Result<ContentPart, Refusal> {
     let mut fields = Fields::of(value, path)?;
-    let part = match fields.required_text("type")?.as_str() {
+    let kind = fields.required_text("type")?;
+    let mut rest = Map::new();
+    let part = match kind.as_str() {
         "text" => Part::Text(fields.required_text("text")?),
         "refusal" => Part::Text(fields.required_text("refusal")?),
-        "image_url" => Part::Image(image(&mut fields)?),
-        "input_audio" => Part::Audio(audio(&mut fields)?),
-        other => {
-            let wanted = "text, image_url, input_audio or refusal";
-            return Err(fields.out_of_range("type", &format!("{other:?}"), wanted));
+        "image_url" => {
+            let (image, inner) = image(&mut fields)?;
+            nest(&mut rest, "image_url", inner);
+            Part::Image(image)
+        }
+        "input_audio" => {
+            let (audio, inner) = audio(&mut fields)?;
+            nest(&mut rest, "input_audio", inner);
+            Part::Audio(audio)
+        }
+        _ => {
+            fields.put_back("type", kind.into());
+            return Ok(ContentPart { part: None, extra_json: fields.extra() });
         }
     };
-    fields.nothing_else(&[])?;
-    Ok(part)
+    rest.extend(fields.rest());
+    Ok(ContentPart { part: Some(part), extra_json: extra(rest) })
 }
 
-fn image(fields: &mut Fields) -> Result<Image, Refusal> {
+type Rest = Map<String, Value>;
+
+fn image(fields: &mut Fields) -> Result<(Image, Rest), Refusal> {
     let value = fields.take("image_url").ok_or_else(|| fields.missing("image_url"))?;
     let mut image = Fields::of(value, &fields.path("image_url"))?;
     let url = image.required_text("url")?;
@@ -86,41 +101,41 @@ fn image(fields: &mut Fields) -> Result<Image, Refusal> {
         return Err(image.out_of_range("url", "something else", "an https: or data: URL"));
     }
     let detail = image.text("detail")?.unwrap_or_default();
-    image.nothing_else(&[])?;
-    Ok(Image { source: Some(Source::Url(url)), media_type: String::new(), detail })
+    let media_type = String::new();
+    Ok((Image { source: Some(Source::Url(url)), media_type, detail }, image.rest()))
 }
 
-fn audio(fields: &mut Fields) -> Result<Audio, Refusal> {
+fn audio(fields: &mut Fields) -> Result<(Audio, Rest), Refusal> {
     let value = fields.take("input_audio").ok_or_else(|| fields.missing("input_audio"))?;
     let mut audio = Fields::of(value, &fields.path("input_audio"))?;
     let data = STANDARD
         .decode(audio.required_text("data")?)
         .map_err(|_| audio.out_of_range("data", "something else", "base64"))?;
     let format = audio.required_text("format")?;
-    audio.nothing_else(&[])?;
-    Ok(Audio { data: data.into(), format })
+    Ok((Audio { data: data.into(), format }, audio.rest()))
 }
 
 fn tool_calls(fields: &mut Fields) -> Result<Vec<ToolCall>, Refusal> {
     let calls = fields.list("tool_calls")?.unwrap_or_default();
     let path = fields.path("tool_calls");
-    calls
-        .into_iter()
-        .enumerate()
-        .map(|(index, value)| {
-            let mut call = Fields::of(value, &format!("{path}[{index}]"))?;
-            let kind = call.text("type")?.unwrap_or_else(|| "function".to_owned());
-            if kind != "function" {
-                return Err(call.out_of_range("type", &format!("{kind:?}"), "function"));
-            }
-            let id = call.required_text("id")?;
-            let value = call.take("function").ok_or_else(|| call.missing("function"))?;
-            let mut function = Fields::of(value, &call.path("function"))?;
-            let name = function.required_text("name")?;
-            let arguments_json = function.required_text("arguments")?;
-            function.nothing_else(&[])?;
-            call.nothing_else(&["index"])?;
-            Ok(ToolCall { id, name, arguments_json, ..ToolCall::default() })
-        })
-        .collect()
+    let calls = calls.into_iter().enumerate();
+    calls.map(|(index, value)| tool_call(value, &format!("{path}[{index}]"))).collect()
+}
+
+fn tool_call(value: Value, path: &str) -> Result<ToolCall, Refusal> {
+    let mut call = Fields::of(value, path)?;
+    let kind = call.text("type")?.unwrap_or_else(|| "function".to_owned());
+    let id = call.required_text("id")?;
+    call.take("index"); // of a stream's pieces
+    if kind != "function" {
+        call.put_back("type", kind.into());
+        return Ok(ToolCall { id, extra_json: call.extra(), ..ToolCall::default() });
+    }
+    let value = call.take("function").ok_or_else(|| call.missing("function"))?;
+    let mut function = Fields::of(value, &call.path("function"))?;
+    let name = function.required_text("name")?;
+    let arguments_json = function.required_text("arguments")?;
+    let mut rest = call.rest();
+    nest(&mut rest, "function", function.rest());
+    Ok(ToolCall { id, name, arguments_json, extra_json: extra(rest) })
 }

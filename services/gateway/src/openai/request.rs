@@ -56,7 +56,7 @@ pub fn parse(body: &[u8]) -> Result<Chat, Refusal> {
         response_format,
         metadata,
         include_usage,
-        extra_json: fields.rest(),
+        extra_json: fields.extra(),
         ..GenerateRequest::default()
     };
     Ok(Chat { generate, stream, include_usage })
@@ -68,7 +68,10 @@ fn stream_options(fields: &mut Fields) -> Result<bool, Refusal> {
     let include_usage = options.flag("include_usage")?.unwrap_or_default();
     // Padding against eavesdroppers; the edge of Fly ends TLS, so it adds nothing.
     options.flag("include_obfuscation")?;
-    options.nothing_else(&[])?;
+    let rest = options.rest();
+    if !rest.is_empty() {
+        fields.put_back("stream_options", rest.into());
+    }
     Ok(include_usage)
 }
 

@@ -64,14 +64,6 @@ fn a_wrong_field_is_named() {
         (json!({"model": "m", "messages": [{"role": "king", "content": "x"}]}), "messages[0].role"),
         (json!({"model": "m", "messages": [{"role": "user"}]}), "messages[0].content"),
         (
-            json!({"model": "m", "messages": [{"role": "user", "content": [{"type": "film"}]}]}),
-            "messages[0].content[0].type",
-        ),
-        (
-            json!({"model": "m", "messages": [{"role": "user", "content": "x", "cache_control": {}}]}),
-            "messages[0].cache_control",
-        ),
-        (
             json!({"model": "m", "messages": [{"role": "tool", "content": "x"}]}),
             "messages[0].tool_call_id",
         ),
@@ -90,6 +82,54 @@ fn a_wrong_field_is_named() {
         assert_eq!(refusal.param.as_deref(), Some(param), "{body}");
         assert_eq!(refusal.status.as_u16(), 400, "{body}");
     }
+}
+
+#[test]
+fn what_we_have_no_name_for_stays_at_its_place() {
+    let film = json!({"type": "film", "film": {"url": "x"}});
+    let picture = json!({"type": "image_url", "image_url": {"url": "https://x/y", "fps": 1}});
+    let call = json!({"id": "c", "type": "function", "mark": 1, "index": 0,
+        "function": {"name": "f", "arguments": "{}", "lang": "x"}});
+    let custom_call = json!({"id": "d", "type": "custom", "custom": {"name": "g", "input": "x"}});
+    let search = json!({"type": "web_search", "depth": 2});
+    let chat = parse(
+        json!({
+            "model": "m",
+            "messages": [
+                {"role": "user", "cache_control": {"type": "ephemeral"}, "content": [
+                    {"type": "text", "text": "a", "cache": 1}, picture, film]},
+                {"role": "assistant", "reasoning_content": "hm", "audio": null, "citations": [1],
+                    "content": null, "tool_calls": [call, custom_call]},
+            ],
+            "tools": [search,
+                {"type": "function", "defer": true, "function": {"name": "f", "lang": "x"}}],
+            "tool_choice": {"type": "function", "function": {"name": "f", "hard": 1}},
+            "response_format": {"type": "json_schema", "json_schema": {"name": "s", "ttl": 1}},
+            "stream_options": {"include_usage": true, "pace": 1},
+        })
+        .to_string()
+        .as_bytes(),
+    );
+    let generate = chat.unwrap().generate;
+    let [question, answer] = &generate.messages[..] else { panic!("two messages") };
+    assert_eq!(question.extra_json, r#"{"cache_control":{"type":"ephemeral"}}"#);
+    let parts: Vec<_> = question.content.iter().map(|part| part.extra_json.as_str()).collect();
+    let whole = film.to_string();
+    assert_eq!(parts[..2], [r#"{"cache":1}"#, r#"{"image_url":{"fps":1}}"#]);
+    assert_eq!(serde_json::from_str::<Value>(parts[2]).unwrap(), film, "{whole}");
+    assert_eq!(question.content[2].part, None);
+    assert_eq!(answer.extra_json, r#"{"reasoning_content":"hm"}"#);
+    let calls: Vec<_> = answer.tool_calls.iter().map(|call| call.extra_json.as_str()).collect();
+    assert_eq!(calls[0], r#"{"mark":1,"function":{"lang":"x"}}"#);
+    assert_eq!(calls[1], r#"{"custom":{"name":"g","input":"x"},"type":"custom"}"#);
+    assert_eq!((answer.tool_calls[1].id.as_str(), answer.tool_calls[1].name.as_str()), ("d", ""));
+    let tools: Vec<_> = generate.tools.iter().map(|tool| tool.extra_json.as_str()).collect();
+    assert_eq!(serde_json::from_str::<Value>(tools[0]).unwrap(), search);
+    assert_eq!(tools[1], r#"{"defer":true,"function":{"lang":"x"}}"#);
+    let extra: Value = serde_json::from_str(&generate.extra_json).unwrap();
+    let expected = json!({"stream_options": {"pace": 1}, "tool_choice": {"function": {"hard": 1}},
+        "response_format": {"json_schema": {"ttl": 1}}});
+    assert_eq!(extra, expected);
 }
 
 #[test]

@@ -4,11 +4,12 @@
 //! - A completion exists only after `finished`; a stream that ends without it
 //!   never becomes a 200.
 
-use super::usage::{self, Citation};
-use serde_json::{Map, Value, json};
-use skein_proto::model::v1::{
-    Delta, Finished, Started, ToolCallPiece, delta::Piece, generate_response::Event,
+use super::{
+    extra,
+    usage::{self, Citation},
 };
+use serde_json::{Map, Value, json};
+use skein_proto::model::v1::{Delta, Finished, Started, delta::Piece, generate_response::Event};
 use std::collections::BTreeMap;
 
 #[derive(Default)]
@@ -22,9 +23,19 @@ struct Choice {
     content: Option<String>,
     refusal: Option<String>,
     reasoning: String,
-    calls: BTreeMap<u32, ToolCallPiece>,
+    calls: BTreeMap<u32, Call>,
     citations: Vec<Citation>,
     logprobs: Map<String, Value>,
+    /// Of the message, and of the choice.
+    extra: Map<String, Value>,
+    outer: Map<String, Value>,
+}
+
+#[derive(Default)]
+struct Call {
+    id: String,
+    name: String,
+    arguments: String,
     extra: Map<String, Value>,
 }
 
@@ -52,12 +63,14 @@ impl Gathered {
                 let logprobs = std::mem::take(&mut choice.logprobs);
                 let logprobs =
                     if logprobs.is_empty() { Value::Null } else { Value::Object(logprobs) };
-                json!({
-                    "index": end.index,
-                    "message": choice.message(),
-                    "logprobs": logprobs,
-                    "finish_reason": usage::finish_reason(end),
-                })
+                let outer = std::mem::take(&mut choice.outer);
+                let mut ours = Map::new();
+                ours.insert("index".into(), end.index.into());
+                ours.insert("message".into(), choice.message());
+                ours.insert("logprobs".into(), logprobs);
+                ours.insert("finish_reason".into(), usage::finish_reason(end).into());
+                extra::fill(&mut ours, outer);
+                Value::Object(ours)
             })
             .collect();
         let mut usage = usage::usage(&finished.usage.unwrap_or_default());
@@ -69,9 +82,7 @@ impl Gathered {
         completion.insert("model".into(), started.model.as_str().into());
         completion.insert("choices".into(), choices.into());
         completion.insert("usage".into(), json!(usage));
-        let extra: Map<String, Value> =
-            serde_json::from_str(&finished.extra_json).unwrap_or_default();
-        for (name, value) in extra {
+        for (name, value) in extra::read(&finished.extra_json) {
             completion.entry(name).or_insert(value);
         }
         completion.into()
@@ -90,18 +101,14 @@ impl Choice {
                 call.id.push_str(&piece.id);
                 call.name.push_str(&piece.name);
                 call.arguments.push_str(&piece.arguments);
+                extra::join(&mut call.extra, extra::read(&piece.extra_json));
             }
             None => {}
         }
-        if delta.extra_json.is_empty() {
-            return;
-        }
-        let mut extra: Map<String, Value> =
-            serde_json::from_str(&delta.extra_json).unwrap_or_default();
-        if let Some(Value::Object(logprobs)) = extra.shift_remove("logprobs") {
-            join_logprobs(&mut self.logprobs, logprobs);
-        }
-        self.extra.extend(extra);
+        let mut extra = extra::read(&delta.extra_json);
+        extra::join(&mut self.logprobs, extra::inner(&mut extra, "logprobs"));
+        extra::join(&mut self.outer, extra::inner(&mut extra, "choice"));
+        extra::join(&mut self.extra, extra);
     }
 
     fn message(self) -> Value {
@@ -114,16 +121,12 @@ impl Choice {
         message.insert("role".into(), "assistant".into());
         message.insert("content".into(), content.into());
         message.insert("refusal".into(), self.refusal.into());
-        message.insert("annotations".into(), json!([]));
+        message.entry("annotations").or_insert_with(|| json!([]));
         if !self.reasoning.is_empty() {
             message.insert("reasoning_content".into(), self.reasoning.into());
         }
         if !self.calls.is_empty() {
-            let call = |call: ToolCallPiece| {
-                json!({"id": call.id, "type": "function",
-                    "function": {"name": call.name, "arguments": call.arguments}})
-            };
-            let calls: Vec<_> = self.calls.into_values().map(call).collect();
+            let calls: Vec<_> = self.calls.into_values().map(Call::whole).collect();
             message.insert("tool_calls".into(), calls.into());
         }
         if !self.citations.is_empty() {
@@ -133,25 +136,29 @@ impl Choice {
     }
 }
 
-fn append(text: &mut Option<String>, piece: &str) {
-    text.get_or_insert_default().push_str(piece);
+impl Call {
+    fn whole(self) -> Value {
+        let mut call = Map::new();
+        call.insert("id".into(), self.id.into());
+        // A call of another kind says so itself, and has no function.
+        if !self.extra.contains_key("type") {
+            call.insert("type".into(), "function".into());
+            let function = json!({"name": self.name, "arguments": self.arguments});
+            call.insert("function".into(), function);
+        }
+        extra::fill(&mut call, self.extra);
+        call.into()
+    }
 }
 
-/// `{"content": [...], "refusal": [...]}`, a piece at a time.
-fn join_logprobs(all: &mut Map<String, Value>, piece: Map<String, Value>) {
-    for (name, value) in piece {
-        match (all.get_mut(&name), value) {
-            (Some(Value::Array(all)), Value::Array(more)) => all.extend(more),
-            (Some(_), Value::Null) => {}
-            (_, value) => drop(all.insert(name, value)),
-        }
-    }
+fn append(text: &mut Option<String>, piece: &str) {
+    text.get_or_insert_default().push_str(piece);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use skein_proto::model::v1::{self, FinishReason};
+    use skein_proto::model::v1::{self, FinishReason, ToolCallPiece};
 
     fn delta(choice: u32, piece: Piece, extra_json: &str) -> Event {
         Event::Delta(Delta { choice, piece: Some(piece), extra_json: extra_json.to_owned() })
@@ -193,5 +200,47 @@ mod tests {
         assert_eq!(called["message"]["content"], Value::Null);
         assert_eq!(called["message"]["tool_calls"][0]["function"]["arguments"], "{\"a\":1}");
         assert_eq!(called["finish_reason"], "tool_calls");
+    }
+
+    #[test]
+    fn what_has_no_field_comes_back_at_its_place() {
+        let mut gathered = Gathered::default();
+        let said = |annotation: &str, filter: &str| {
+            json!({"annotations": [annotation], "provider": {"blocks": [annotation]},
+                "choice": {"content_filter_results": {filter: "safe"}, "index": 9}})
+            .to_string()
+        };
+        gathered.push(delta(0, Piece::Text("a".into()), &said("one", "hate")));
+        gathered.push(delta(0, Piece::Text("b".into()), &said("two", "violence")));
+        let own = r#"{"extra_content":{"g":1},"function":{"lang":"x"},"id":"theirs"}"#;
+        let signed = ToolCallPiece {
+            id: "c1".into(),
+            name: "f".into(),
+            extra_json: own.into(),
+            ..ToolCallPiece::default()
+        };
+        gathered.push(delta(0, Piece::ToolCall(signed), ""));
+        let custom = r#"{"type":"custom","custom":{"name":"g","input":"x"}}"#;
+        let custom = ToolCallPiece {
+            index: 1,
+            id: "c2".into(),
+            extra_json: custom.into(),
+            ..ToolCallPiece::default()
+        };
+        gathered.push(delta(0, Piece::ToolCall(custom), ""));
+        let end = v1::Choice { finish_reason: FinishReason::Stop.into(), ..v1::Choice::default() };
+        gathered.push(Event::Finished(Finished { choices: vec![end], ..Finished::default() }));
+        let answer = gathered.completion(&Started::default(), 7);
+        let choice = &answer["choices"][0];
+        assert_eq!(choice["index"], 0);
+        assert_eq!(choice["content_filter_results"], json!({"hate": "safe", "violence": "safe"}));
+        assert_eq!(choice["message"]["annotations"], json!(["one", "two"]));
+        assert_eq!(choice["message"]["provider"], json!({"blocks": ["one", "two"]}));
+        let calls = json!([
+            {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "", "lang": "x"},
+                "extra_content": {"g": 1}},
+            {"id": "c2", "type": "custom", "custom": {"name": "g", "input": "x"}},
+        ]);
+        assert_eq!(choice["message"]["tool_calls"], calls);
     }
 }
