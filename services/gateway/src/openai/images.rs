@@ -54,7 +54,7 @@ pub fn parse(body: &[u8]) -> Result<Draw, Refusal> {
         size: fields.text("size")?.unwrap_or_default(),
         quality: fields.text("quality")?.unwrap_or_default(),
         delivery: delivery.into(),
-        extra_json: fields.rest(),
+        extra_json: fields.extra(),
     };
     Ok(Draw { request, stream })
 }
