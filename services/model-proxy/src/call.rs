@@ -34,6 +34,7 @@ pub struct Caller {
 }
 
 /// Who is asked for what.
+#[derive(Clone)]
 pub struct Target {
     pub provider: Arc<dyn Provider>,
     pub model: String,

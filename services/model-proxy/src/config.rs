@@ -19,6 +19,7 @@ use mesh::config::{Common, ConfigError, Reader, Setting, Sources, Time, key};
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 pub const ROLE: &str = "model-proxy";
+const BATCH_WAIT: Duration = Duration::from_millis(3);
 
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -26,6 +27,8 @@ pub struct Config {
     pub providers: Vec<ProviderSettings>,
     pub call: CallSettings,
     pub health: HealthSettings,
+    /// How long callers for embeddings wait for each other.
+    pub batch_wait: Duration,
     /// From the request for a picture to the picture, or to a sign of one.
     pub image_timeout: Duration,
     /// For pictures that are wanted as URLs and come as data.
@@ -142,6 +145,7 @@ impl Config {
             tries: u32::try_from(positive(&mut reader, "provider.tries", 3)).unwrap_or(u32::MAX),
             longest_wait: time(&mut reader, "provider.longest_wait", 10),
         };
+        let batch_wait = reader.or(key("embed.batch_wait"), Time(BATCH_WAIT)).0;
         let providers = providers::read(&mut reader, timers);
         let health = health(&mut reader, &providers);
         let prices = prices(&mut reader);
@@ -160,6 +164,7 @@ impl Config {
                 providers,
                 call,
                 health,
+                batch_wait,
                 network,
                 image_timeout,
                 bucket,

@@ -8,7 +8,7 @@
 use mesh::error::{Kind, ServiceError};
 use std::time::Duration;
 
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     #[error("{field}: {message}")]
     Invalid { field: String, message: String },

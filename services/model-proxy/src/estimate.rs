@@ -10,8 +10,8 @@
 //! - Of a text, however long, at most [`KEPT`] bytes are kept.
 
 use skein_proto::model::v1::{
-    EmbedRequest, GenerateImageRequest, GenerateRequest, Image, Message, content_part::Part,
-    embed_input::Input,
+    EmbedInput, EmbedRequest, GenerateImageRequest, GenerateRequest, Image, Message,
+    content_part::Part, embed_input::Input,
 };
 
 /// Bytes of a call's input, and of its output, that a tokenizer may read; the
@@ -100,6 +100,15 @@ pub fn request(request: &GenerateRequest) -> Sample {
         sample.push(&tool.parameters_json);
     }
     sample
+}
+
+/// Of one input for an embedding, by the rule alone.
+pub fn input(input: &EmbedInput) -> i64 {
+    match &input.input {
+        Some(Input::Text(words)) => text(words),
+        Some(Input::Tokens(tokens)) => i64::try_from(tokens.ids.len()).unwrap_or(i64::MAX),
+        None => 0,
+    }
 }
 
 pub fn embed(request: &EmbedRequest) -> Sample {

@@ -2,17 +2,19 @@
 //!
 //! Read in this order: `rpc` answers the RPCs, `wire` checks what they carry,
 //! `models` finds who serves a model, `remote` holds the providers (`listing`),
-//! `call` makes the tries (`retry`, `health`),
-//! `exchange` is one of them, `provider` translates to its dialect, `transport`
-//! speaks to it, `pictures` delivers what was drawn, `record` keeps a call's book (`usage`,
-//! `price`, `meter`, `anomaly`, `span`),
+//! `embed` and `batch` join calls for embeddings, `call` makes the tries
+//! (`retry`, `health`), `exchange` is one of them, `provider` translates to its
+//! dialect, `transport` speaks to it, `pictures` delivers what was drawn,
+//! `record` keeps a call's book (`usage`, `price`, `meter`, `anomaly`, `span`),
 //! `local` computes the embedded models.
 //!
 //! Invariant: nothing is kept beyond a call; any machine can serve any call.
 
 pub mod anomaly;
+pub mod batch;
 pub mod call;
 pub mod config;
+pub mod embed;
 pub mod error;
 pub mod estimate;
 pub mod exchange;

@@ -5,8 +5,10 @@
 //! - A name that is not known is answered with the nearest ones that are.
 
 use crate::{
+    batch::{Answer, Batches},
     call::{Begun, Caller, Target},
     config::{Config, HealthSettings},
+    embed,
     error::Error,
     pictures::{Pictures, Store},
     price::Prices,
@@ -18,7 +20,7 @@ use futures_util::StreamExt as _;
 use mesh::ready::Readiness;
 use skein_proto::{
     mesh::v1::ProviderStatus,
-    model::v1::{EmbedRequest, Embedding, GenerateImageRequest, GenerateRequest, Model, Usage},
+    model::v1::{EmbedRequest, GenerateImageRequest, GenerateRequest, Model},
 };
 use std::{sync::Arc, time::Duration};
 use tokio_util::task::AbortOnDropHandle;
@@ -31,11 +33,12 @@ use crate::local::{self, Engine};
 
 pub struct Models {
     remote: Option<Remote>,
+    batches: Arc<Batches>,
     prices: Arc<Prices>,
     pictures: Arc<Pictures>,
     image_timeout: Duration,
     #[cfg(feature = "local")]
-    local: Engine,
+    local: Arc<Engine>,
 }
 
 /// A model's name in its two parts.
@@ -49,11 +52,12 @@ impl Models {
         let store = config.bucket.as_ref().map(Store::new).transpose()?;
         Ok(Self {
             remote: Remote::new(config)?,
+            batches: Batches::new(config.batch_wait),
             prices: Arc::clone(&config.prices),
             pictures: Arc::new(Pictures::new(store)),
             image_timeout: config.image_timeout,
             #[cfg(feature = "local")]
-            local: Engine::start(&config.local)?,
+            local: Arc::new(Engine::start(&config.local)?),
         })
     }
 
@@ -149,15 +153,18 @@ impl Models {
         name: &Name,
         request: EmbedRequest,
         upstream: &Arc<Upstream>,
-    ) -> Result<(Vec<Embedding>, Option<Usage>), Error> {
-        let Some((target, caller)) = self.remote(name, upstream) else {
-            let (embeddings, usage) = self.embed_here(name, request).await?;
-            return Ok((embeddings, Some(usage)));
+    ) -> Answer {
+        let (model, dimensions) = (name.full(), request.dimensions);
+        let known = self.prices.find(&model);
+        embed::check(name, &request, known)?;
+        let (embeddings, usage) = match self.remote(name, upstream) {
+            Some((target, caller)) => {
+                let ask = embed::asking(target, Arc::clone(caller));
+                self.batches.embed(&model, request, upstream, embed::LIMITS, &ask).await?
+            }
+            None => self.embed_here(name, request, upstream).await?,
         };
-        let ask = || target.provider.embed(&name.id, &request);
-        let body = caller.document(&target, ask).await?;
-        let embedded = target.provider.embedded(&request, &body)?;
-        Ok((embedded.embeddings, embedded.usage))
+        Ok((embed::settle(name, dimensions, known, embeddings)?, usage))
     }
 
     pub async fn list(&self) -> Vec<Model> {
@@ -170,7 +177,7 @@ impl Models {
         models
     }
 
-    fn remote(&self, name: &Name, upstream: &Arc<Upstream>) -> Option<(Target, &Caller)> {
+    fn remote(&self, name: &Name, upstream: &Arc<Upstream>) -> Option<(Target, &Arc<Caller>)> {
         let remote = self.remote.as_ref()?;
         let target = remote.target(&name.provider, &name.id, Arc::clone(upstream))?;
         Some((target, &remote.caller))
@@ -194,12 +201,18 @@ impl Models {
         &self,
         name: &Name,
         request: EmbedRequest,
-    ) -> Result<(Vec<Embedding>, Usage), Error> {
+        upstream: &Arc<Upstream>,
+    ) -> Answer {
         if name.id != local::MINILM {
             let message = format!("{} chats, it does not embed: use local/minilm", name.full());
             return Err(Error::invalid("model", message));
         }
-        self.local.embed_request(request).await
+        let ask = embed::computing(Arc::clone(&self.local));
+        // An ingestion fills batches of its own.
+        if request.inputs.len() > embed::LOCAL_LIMITS.inputs {
+            return ask(request, Arc::clone(upstream)).await;
+        }
+        self.batches.embed(&name.full(), request, upstream, embed::LOCAL_LIMITS, &ask).await
     }
 
     #[cfg(not(feature = "local"))]
@@ -208,11 +221,7 @@ impl Models {
     }
 
     #[cfg(not(feature = "local"))]
-    fn embed_here(
-        &self,
-        name: &Name,
-        _: EmbedRequest,
-    ) -> Ready<Result<(Vec<Embedding>, Usage), Error>> {
+    fn embed_here(&self, name: &Name, _: EmbedRequest, _: &Arc<Upstream>) -> Ready<Answer> {
         ready(Err(Error::UnknownModel(unknown(&name.full(), []))))
     }
 }

@@ -24,7 +24,7 @@ pub struct Known {
 }
 
 pub struct Remote {
-    pub caller: Caller,
+    pub caller: Arc<Caller>,
     pub health: Arc<Health>,
     pub listings: Listings,
     providers: Vec<Known>,
@@ -51,7 +51,7 @@ impl Remote {
         }
         let (transport, health) =
             (Arc::new(transport), Arc::new(Health::new(&providers, config.health.rules)));
-        let caller = caller(&transport, &health, config.call, &providers);
+        let caller = Arc::new(caller(&transport, &health, config.call, &providers));
         let known = providers.into_iter().zip(&config.providers).map(|(provider, settings)| {
             Known { provider, timers: settings.timers, set: settings.patience }
         });

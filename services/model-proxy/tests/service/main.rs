@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed setup is a failed test")]
 
 mod anthropic;
+mod embeddings;
 mod faults;
 mod images;
 mod keys;
