@@ -14,9 +14,10 @@ use skein_proto::model::v1::{
     content_part::Part, embed_input::Input,
 };
 
-/// Bytes of a call's input, and of its output, that a tokenizer may read; the
-/// rest is taken to be like them.
-pub const KEPT: usize = 16 << 10;
+/// Bytes of a call's input, and of its output, that a tokenizer may read: a
+/// thousand tokens, and no burden where thousands of streams are open. The rest
+/// is taken to be like them.
+pub const KEPT: usize = 4 << 10;
 /// Tokens that the format spends on each message.
 const PER_MESSAGE: i64 = 4;
 /// And on a call of a tool: seven to thirty-four in what providers were recorded
@@ -185,8 +186,8 @@ mod tests {
         for _ in 0..4 {
             sample.push(&"a".repeat(KEPT));
         }
-        assert_eq!(sample.rough(), 4 * 4096);
-        assert_eq!(sample.corrected(2048), 4 * 2048, "half of the rule, throughout");
+        assert_eq!(sample.rough(), 4 * 1024);
+        assert_eq!(sample.corrected(512), 4 * 512, "half of the rule, throughout");
         let mut short = Sample::default();
         short.push("honk");
         assert_eq!(short.corrected(3), 3);

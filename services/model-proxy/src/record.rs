@@ -20,7 +20,7 @@ use crate::{
     usage::{self, Tally},
 };
 use mesh::{clock, error::ServiceError as _};
-use skein_proto::model::v1::{Delta, Finished, ResponseFormat, Usage};
+use skein_proto::model::v1::{Cost, Delta, Finished, ResponseFormat, Usage};
 use std::sync::Arc;
 use tokio::{runtime::Handle, time::Instant};
 use tracing::{Instrument as _, Span};
@@ -48,6 +48,8 @@ struct Account {
     /// When the call began, in seconds since 1970: its prices are of that day.
     at: i64,
     tally: Tally,
+    /// Served faster, and dearer than any price we know.
+    premium: bool,
 }
 
 impl Record {
@@ -62,6 +64,7 @@ impl Record {
             id: name.id.clone(),
             at: clock::now_seconds(),
             tally: Tally::default(),
+            premium: false,
         };
         Self {
             call_id: call_id.to_owned(),
@@ -114,6 +117,9 @@ impl Record {
             for kind in self.watch.judge(finished) {
                 account.meter.anomaly(kind);
             }
+        }
+        if let Some(account) = &mut self.open {
+            account.premium = premium(&finished.extra_json);
         }
         self.settle(&mut finished.usage).await;
         span::finished(self.span.as_ref(), finished);
@@ -172,7 +178,8 @@ impl Record {
 impl Account {
     fn price(&self, usage: &mut Usage) {
         let model = format!("{}/{}", self.provider, self.id);
-        usage.cost = Some(self.prices.cost(&model, usage, self.at));
+        let cost = self.prices.cost(&model, usage, self.at);
+        usage.cost = Some(if self.premium { Cost::default() } else { cost });
     }
 
     /// What a call that ended here has used.
@@ -205,6 +212,14 @@ impl Account {
     }
 }
 
+/// Whether the provider says that it served the call at a higher price than the
+/// usual: OpenAI's and Anthropic's words, in what has no field of ours.
+fn premium(extra_json: &str) -> bool {
+    [r#""service_tier":"priority""#, r#""speed":"fast""#]
+        .iter()
+        .any(|said| extra_json.contains(said))
+}
+
 /// All tokens of input, whatever their class.
 pub fn input(usage: &Usage) -> i64 {
     usage.input_uncached + usage.input_cache_read + usage.input_cache_write
@@ -223,6 +238,21 @@ impl Drop for Record {
             let call_id = std::mem::take(&mut self.call_id);
             let left = account.left(call_id, Arc::clone(&self.upstream), self.span.take());
             runtime.spawn(left.in_current_span());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dearer_service_is_told_from_the_usual() {
+        for usual in ["", r#"{"service_tier":"default"}"#, r#"{"service_tier":"flex"}"#] {
+            assert!(!premium(usual), "{usual}");
+        }
+        for dearer in [r#"{"service_tier":"priority","a":1}"#, r#"{"usage":{"speed":"fast"}}"#] {
+            assert!(premium(dearer), "{dearer}");
         }
     }
 }
