@@ -71,7 +71,7 @@ impl Replicate {
     fn create(
         &self,
         model: &str,
-        input: Map<String, Value>,
+        input: &Map<String, Value>,
         prompt: &str,
         wanted: Wanted,
     ) -> Result<Ask, Error> {
@@ -109,11 +109,11 @@ impl Provider for Replicate {
     fn generate(&self, model: &str, request: &GenerateRequest) -> Result<Ask, Error> {
         let (input, prompt) = input::chat(request)?;
         let longest = request.sampling.as_ref().and_then(|sampling| sampling.max_tokens);
-        self.create(model, input, &prompt, Wanted::Text { longest })
+        self.create(model, &input, &prompt, Wanted::Text { longest })
     }
 
     fn image(&self, model: &str, request: &GenerateImageRequest) -> Result<Ask, Error> {
-        self.create(model, input::image(request)?, &request.prompt, Wanted::Pictures)
+        self.create(model, &input::image(request)?, &request.prompt, Wanted::Pictures)
     }
 
     fn owns(&self, host: &str) -> bool {

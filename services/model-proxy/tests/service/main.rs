@@ -12,3 +12,4 @@ mod money;
 mod openai;
 mod proxy;
 mod replicate;
+mod storage;

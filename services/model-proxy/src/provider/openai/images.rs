@@ -98,7 +98,7 @@ impl Images {
 
     fn picture(&mut self, picture: &Value, out: &mut Vec<Event>) -> Result<(), Error> {
         let image = match (picture["b64_json"].as_str(), picture["url"].as_str()) {
-            (Some(data), _) => self.from_data(data)?,
+            (Some(data), _) => self.decoded(data)?,
             (None, Some(url)) => {
                 Image { source: Some(Source::Url(url.to_owned())), ..Image::default() }
             }
@@ -118,7 +118,7 @@ impl Images {
         Ok(())
     }
 
-    fn from_data(&self, data: &str) -> Result<Image, Error> {
+    fn decoded(&self, data: &str) -> Result<Image, Error> {
         let none = || self.voice.malformed("the data of a picture is none");
         pictures::from_base64(data).ok_or_else(none)
     }
@@ -151,7 +151,7 @@ impl Images {
 
     #[expect(clippy::cast_precision_loss, reason = "a share of at most a few pictures")]
     fn progress(&self, event: &Value) -> Result<ImageProgress, Error> {
-        let preview = self.from_data(event["b64_json"].as_str().unwrap_or_default())?;
+        let preview = self.decoded(event["b64_json"].as_str().unwrap_or_default())?;
         let at = event["partial_image_index"].as_u64().unwrap_or_default().min(99);
         // Those that come first, and then the whole.
         let done = (at + 1) as f64 / (self.partial.max(at + 1) + 1) as f64;

@@ -273,3 +273,7 @@ fn is_old(id: &str, last: &str) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+#[path = "prediction_tests.rs"]
+mod tests;
