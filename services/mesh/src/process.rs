@@ -9,7 +9,7 @@ use std::fs;
 /// Clock ticks a second in `/proc/<pid>/stat`: fixed in the kernel's interface.
 const TICKS: f64 = 100.0;
 
-/// Sets the gauges from `/proc/self`.
+/// Sets the gauges from `/proc/self` and the runtime.
 pub fn measure() {
     if let Ok(stat) = fs::read_to_string("/proc/self/stat")
         && let Some((cpu, threads)) = cpu_and_threads(&stat)
@@ -24,6 +24,11 @@ pub fn measure() {
     }
     if let Ok(open) = fs::read_dir("/proc/self/fd") {
         metrics::gauge!("process_open_fds").set(open.count() as f64);
+    }
+    // What is spawned and never ends shows here before it shows in memory.
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        let tasks = runtime.metrics().num_alive_tasks();
+        metrics::gauge!("skein_runtime_tasks").set(tasks as f64);
     }
 }
 

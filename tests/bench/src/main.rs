@@ -16,9 +16,11 @@
 
 mod call;
 mod child;
+mod chunks;
 mod cold;
 mod compare;
 mod echo;
+mod gauges;
 mod load;
 mod mesh;
 mod plan;
@@ -28,13 +30,17 @@ mod report;
 mod run;
 mod sink;
 mod slow;
+mod soak;
+mod stamp;
 mod stats;
 mod subject;
 mod table;
 mod tensorzero;
+mod tls;
+mod upstream;
 
 use clap::{Parser, Subcommand};
-use std::{net::SocketAddr, process::ExitCode};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -54,7 +60,11 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Role {
     /// An OpenAI-compatible provider that answers at once
-    Provider,
+    Provider {
+        /// Speak HTTP/2 over TLS, and put the certificate to trust here
+        #[arg(long, value_name = "FILE")]
+        ca: Option<PathBuf>,
+    },
     /// One bare gRPC hop
     Echo {
         /// Where the next hop listens; without it this is the last
@@ -71,7 +81,7 @@ enum Role {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match arguments.role {
-        Some(Role::Provider) => child::serve(true, provider::serve()),
+        Some(Role::Provider { ca }) => child::serve(true, provider::serve(ca.as_deref())),
         Some(Role::Echo { next, single }) => child::serve(single, echo::serve(next)),
         Some(Role::Sink) => child::serve(true, sink::serve()),
         None => child::runtime(true).and_then(|runtime| runtime.block_on(run::run(arguments.run))),

@@ -2,7 +2,8 @@
 //! network, called at the gateway's own address, so that no edge proxy of the
 //! emulator is part of any figure.
 
-use crate::{Failure, call::Target, echo, proc};
+use crate::{Failure, call::Target, echo, proc, upstream::Upstream};
+use ::mesh::config::defaults::METRICS_PORT;
 use flynet::{Flynet, Spec};
 use skein_proto::admin::v1::{CreateKeyRequest, admin_service_client::AdminServiceClient};
 use std::{
@@ -27,16 +28,19 @@ pub(crate) enum Dress {
     Full,
     /// The same on a thread per core of this machine.
     Threads,
+    /// As bare, to a provider as they are: HTTP/2 over TLS.
+    Tls,
 }
 
 impl Dress {
-    pub(crate) const ALL: [Self; 3] = [Self::Bare, Self::Full, Self::Threads];
+    pub(crate) const ALL: [Self; 4] = [Self::Bare, Self::Full, Self::Threads, Self::Tls];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Bare => "skein bare",
             Self::Full => "skein full",
             Self::Threads => "skein full threads",
+            Self::Tls => "skein bare, TLS",
         }
     }
 
@@ -50,7 +54,14 @@ impl Dress {
                 "the same with limits on the key and 1 % of the calls traced to an OTLP collector"
             }
             Self::Threads => "as full, with a thread per core each",
+            Self::Tls => {
+                "as bare, but its provider speaks HTTP/2 over TLS; what is added is over the plain one"
+            }
         }
+    }
+
+    const fn is_bare(self) -> bool {
+        matches!(self, Self::Bare | Self::Tls)
     }
 }
 
@@ -60,6 +71,8 @@ pub(crate) struct Mesh {
     key: String,
     /// Process id by app.
     pub(crate) pids: BTreeMap<String, u32>,
+    /// Where each app tells its metrics.
+    pub(crate) metrics: BTreeMap<String, SocketAddr>,
 }
 
 /// The root of the workspace, whose `fly/*.toml` are run.
@@ -86,7 +99,7 @@ impl Mesh {
         dress: Dress,
         programs: &Path,
         root: &Path,
-        provider: SocketAddr,
+        provider: &Upstream,
         sink: SocketAddr,
     ) -> Result<Self, Failure> {
         let mut spec = Spec::skein(&workspace(), programs, &root.join(dress.name()));
@@ -98,7 +111,7 @@ impl Mesh {
         if dress != Dress::Threads {
             env.push(("SKEIN_RUNTIME__THREADS", "1".to_owned()));
         }
-        if dress != Dress::Bare {
+        if !dress.is_bare() {
             env.push(("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{sink}")));
             env.push(("SKEIN_TELEMETRY__SAMPLE", "0.01".to_owned()));
         }
@@ -110,23 +123,27 @@ impl Mesh {
         };
         set("gateway", "SKEIN_BOOTSTRAP_KEY", KEY);
         set("gateway", "SKEIN_GATEWAY__DEADLINE", LONG);
-        set("model-proxy", "OPENAI_BASE_URL", &format!("http://{provider}/v1"));
+        set("model-proxy", "OPENAI_BASE_URL", &provider.url());
+        if let Some(ca) = &provider.ca {
+            set("model-proxy", "SKEIN_PROVIDER__CA_FILE", &ca.display().to_string());
+        }
         set("model-proxy", "OPENAI_API_KEY", "sk-instant");
         set("model-proxy", "SKEIN_PROVIDER__TOTAL_TIMEOUT", LONG);
         let net = Flynet::start(spec).await?;
         net.all_ready(READY).await?;
-        let mut pids = BTreeMap::new();
+        let (mut pids, mut metrics) = (BTreeMap::new(), BTreeMap::new());
         let mut gateway = None;
         for machine in net.machines() {
             let role = machine.app.trim_start_matches("skein-").to_owned();
             if role == "gateway" {
                 gateway = Some(SocketAddr::from((machine.address, 8080)));
             }
+            metrics.insert(role.clone(), SocketAddr::from((machine.address, METRICS_PORT)));
             pids.insert(role, machine.pid.ok_or("a machine without a process")?);
         }
         let gateway = gateway.ok_or("no gateway was started")?;
-        let key = if dress == Dress::Bare { KEY.to_owned() } else { limited_key(gateway).await? };
-        Ok(Self { net, gateway, key, pids })
+        let key = if dress.is_bare() { KEY.to_owned() } else { limited_key(gateway).await? };
+        Ok(Self { net, gateway, key, pids, metrics })
     }
 
     pub(crate) fn target(&self, model: &str) -> Target {

@@ -19,7 +19,10 @@ pub(crate) struct Options {
     /// A virtual environment that holds the wheel tensorzero==2026.6.0
     #[arg(long, value_name = "DIR", default_value = "target/bench/tensorzero")]
     pub(crate) tensorzero: PathBuf,
-    /// Only what is needed for this part: calls, readers or starts
+    /// How long a crowd of slow streams is held, in minutes [default: 10]
+    #[arg(long)]
+    soak_minutes: Option<f64>,
+    /// Only what is needed for this part: calls, chunks, readers, soak or starts
     #[arg(long, value_name = "PART")]
     pub(crate) only: Option<Part>,
 }
@@ -27,7 +30,9 @@ pub(crate) struct Options {
 #[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
     Calls,
+    Chunks,
     Readers,
+    Soak,
     Starts,
 }
 
@@ -49,12 +54,19 @@ pub(crate) struct Plan {
     pub(crate) held: Duration,
     pub(crate) slow_readers: usize,
     pub(crate) idle_streams: usize,
+    /// Streams whose chunks are timed, and for how long.
+    pub(crate) chunk_streams: Vec<usize>,
+    pub(crate) chunks: Duration,
+    /// How many slow streams are held, and for how long.
+    pub(crate) soak_streams: usize,
+    pub(crate) soak: Duration,
 }
 
 impl Options {
     pub(crate) fn plan(&self) -> Plan {
         let span = |minutes: f64| Duration::try_from_secs_f64(minutes * 60.0).ok();
         let held = self.minutes.and_then(span);
+        let soak = self.soak_minutes.and_then(span);
         if self.quick {
             return Plan {
                 quick: true,
@@ -67,6 +79,10 @@ impl Options {
                 held: held.unwrap_or(Duration::from_secs(1)),
                 slow_readers: 2,
                 idle_streams: 50,
+                chunk_streams: vec![1, 8],
+                chunks: Duration::from_millis(500),
+                soak_streams: 100,
+                soak: soak.unwrap_or(Duration::from_secs(10)),
             };
         }
         Plan {
@@ -80,6 +96,10 @@ impl Options {
             held: held.unwrap_or(Duration::from_secs(30)),
             slow_readers: 16,
             idle_streams: 1000,
+            chunk_streams: vec![1, 32, 256],
+            chunks: Duration::from_secs(10),
+            soak_streams: 1000,
+            soak: soak.unwrap_or(Duration::from_secs(600)),
         }
     }
 

@@ -15,7 +15,9 @@ pub(crate) struct Report {
     pub(crate) calls: Vec<Calls>,
     pub(crate) memory: Vec<Memory>,
     pub(crate) starts: Vec<Start>,
+    pub(crate) chunks: Vec<Chunks>,
     pub(crate) readers: Vec<Readers>,
+    pub(crate) soak: Option<Soak>,
     pub(crate) aims: Vec<Aim>,
     /// What is missing, and why.
     pub(crate) not_measured: Vec<String>,
@@ -86,6 +88,46 @@ pub(crate) struct Readers {
     pub(crate) others_before: Spread,
     pub(crate) others_meanwhile: Spread,
     pub(crate) others_failed: u64,
+}
+
+/// From the provider's sending of a chunk to its receipt, microseconds.
+#[derive(Clone, Serialize)]
+pub(crate) struct Chunks {
+    pub(crate) target: String,
+    pub(crate) streams: usize,
+    pub(crate) chunks: usize,
+    pub(crate) delay: Spread,
+    /// Over the same stream read from the provider directly.
+    pub(crate) added: Option<Spread>,
+    /// To the first byte of the body.
+    pub(crate) first: Spread,
+    pub(crate) added_first: Option<Spread>,
+    /// CPU of one chunk, by process.
+    pub(crate) cpu_us: BTreeMap<String, f64>,
+}
+
+/// What a crowd of slow streams leaves behind.
+#[derive(Serialize)]
+pub(crate) struct Soak {
+    pub(crate) streams: usize,
+    pub(crate) seconds: f64,
+    /// Seconds between two tokens of a stream.
+    pub(crate) pace: u64,
+    pub(crate) tokens: u64,
+    /// Streams that ended, or missed a token, before they were let go.
+    pub(crate) lost: usize,
+    pub(crate) start_mib: BTreeMap<String, f64>,
+    pub(crate) minute_mib: BTreeMap<String, f64>,
+    pub(crate) end_mib: BTreeMap<String, f64>,
+    pub(crate) slope_mib_per_minute: BTreeMap<String, f64>,
+    /// CPU seconds a minute: without a call, with all streams, and after them.
+    pub(crate) cpu_idle_before: BTreeMap<String, f64>,
+    pub(crate) cpu_meanwhile: BTreeMap<String, f64>,
+    pub(crate) cpu_idle_after: BTreeMap<String, f64>,
+    /// What the apps count as alive.
+    pub(crate) gauges_before: BTreeMap<String, f64>,
+    pub(crate) gauges_meanwhile: BTreeMap<String, f64>,
+    pub(crate) gauges_after: BTreeMap<String, f64>,
 }
 
 #[derive(Serialize)]

@@ -8,15 +8,16 @@ use crate::{
     Failure,
     call::Kind,
     child::Child,
-    cold,
+    chunks, cold,
     compare::{Load, compare},
     mesh::{Dress, Mesh},
     plan::{Options, Part, Plan},
     proc::Machine,
-    report::Report,
-    slow,
+    report::{Report, Soak},
+    slow, soak,
     subject::{self, Subject},
     table,
+    upstream::Upstream,
 };
 use std::{
     collections::BTreeMap,
@@ -41,8 +42,16 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     if options.does(Part::Calls) {
         calls(&plan, &scene, &mut report).await?;
     }
+    if options.does(Part::Chunks) {
+        progress("chunks of streams");
+        let sink = Child::own(&["sink"]).await?;
+        chunks::measure(&plan, &scene.programs, &scene.root, sink.addr()?, &mut report).await?;
+    }
     if options.does(Part::Readers) {
         readers(&plan, &scene, &mut report).await?;
+    }
+    if options.does(Part::Soak) {
+        report.soak = Some(soaked(&plan, &scene).await?);
     }
     report.aims = table::aims(&report);
     report.seconds = begun.elapsed().as_secs_f64();
@@ -72,7 +81,9 @@ fn empty(plan: &Plan) -> Report {
         calls: Vec::new(),
         memory: Vec::new(),
         starts: Vec::new(),
+        chunks: Vec::new(),
         readers: Vec::new(),
+        soak: None,
         aims: Vec::new(),
         not_measured: Vec::new(),
         seconds: 0.0,
@@ -81,8 +92,12 @@ fn empty(plan: &Plan) -> Report {
 
 async fn calls(plan: &Plan, scene: &Scene, report: &mut Report) -> Result<(), Failure> {
     let provider = Child::own(&["provider"]).await?;
+    let ca = scene.root.join("provider.pem");
+    let secure = Child::own(&["provider", "--ca", &ca.display().to_string()]).await?;
     let sink = Child::own(&["sink"]).await?;
     let at = (provider.addr()?, sink.addr()?);
+    let tls = Upstream { addr: secure.addr()?, ca: Some(ca) };
+    let plain = Upstream::plain(at.0);
     let mut subjects = vec![subject::direct(&provider)?];
     let mut rows = Vec::new();
     for single in [false, true] {
@@ -91,7 +106,8 @@ async fn calls(plan: &Plan, scene: &Scene, report: &mut Report) -> Result<(), Fa
     let mut meshes = Vec::new();
     for dress in Dress::ALL {
         progress(&format!("starting {}", dress.name()));
-        let mesh = Mesh::start(dress, &scene.programs, &scene.root, at.0, at.1).await?;
+        let upstream = if dress == Dress::Tls { &tls } else { &plain };
+        let mesh = Mesh::start(dress, &scene.programs, &scene.root, upstream, at.1).await?;
         report.targets.insert(dress.name().to_owned(), dress.meaning().to_owned());
         subjects.push(Subject::mesh(dress, &mesh));
         meshes.push((dress, mesh));
@@ -125,11 +141,25 @@ async fn readers(plan: &Plan, scene: &Scene, report: &mut Report) -> Result<(), 
     let provider = Child::own(&["provider"]).await?;
     let sink = Child::own(&["sink"]).await?;
     let root = scene.root.join("readers");
-    let at = (provider.addr()?, sink.addr()?);
-    let mesh = Mesh::start(Dress::Bare, &scene.programs, &root, at.0, at.1).await?;
+    let upstream = Upstream::plain(provider.addr()?);
+    let mesh = Mesh::start(Dress::Bare, &scene.programs, &root, &upstream, sink.addr()?).await?;
     report.readers = slow::readers(plan, &mesh).await?;
     mesh.stop().await;
     Ok(())
+}
+
+async fn soaked(plan: &Plan, scene: &Scene) -> Result<Soak, Failure> {
+    let (streams, seconds) = (plan.soak_streams, plan.soak.as_secs());
+    progress(&format!("{streams} slow streams for {seconds} s"));
+    let ca = scene.root.join("soak.pem");
+    let provider = Child::own(&["provider", "--ca", &ca.display().to_string()]).await?;
+    let sink = Child::own(&["sink"]).await?;
+    let upstream = Upstream { addr: provider.addr()?, ca: Some(ca) };
+    let root = scene.root.join("soak");
+    let mesh = Mesh::start(Dress::Tls, &scene.programs, &root, &upstream, sink.addr()?).await?;
+    let soak = soak::soak(plan, &mesh).await?;
+    mesh.stop().await;
+    Ok(soak)
 }
 
 fn progress(text: &str) {

@@ -31,6 +31,16 @@ fn quantile(sorted: &[f64], percent: usize) -> f64 {
     sorted.get(rank - 1).copied().unwrap_or_default()
 }
 
+/// How fast the second of each pair grows with the first: least squares.
+pub(crate) fn slope(points: &[(f64, f64)]) -> f64 {
+    let count = points.len().max(1) as f64;
+    let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / count;
+    let (x, y) = (mean(|point| point.0), mean(|point| point.1));
+    let over: f64 = points.iter().map(|point| (point.0 - x) * (point.1 - y)).sum();
+    let under: f64 = points.iter().map(|point| (point.0 - x).powi(2)).sum();
+    if under > 0.0 { over / under } else { 0.0 }
+}
+
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     quantile(&values, 50)
@@ -46,6 +56,8 @@ mod tests {
         assert_eq!((spread.p50.round(), spread.p99.round()), (100.0, 198.0));
         assert_eq!(Spread::of([Duration::from_micros(7)].into_iter()).p99.round(), 7.0);
         assert_eq!(Spread::of(std::iter::empty()).p50, 0.0);
+        assert_eq!(slope(&[(0.0, 1.0), (1.0, 3.0), (2.0, 5.0)]), 2.0);
+        assert_eq!(slope(&[(4.0, 1.0)]), 0.0);
         assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
     }
 }

@@ -3,6 +3,9 @@
 use crate::report::{Aim, Calls, Report};
 use std::{collections::BTreeMap, fmt::Write as _};
 
+/// MiB a minute: a leak of a KiB a token would be ten times as steep.
+const SLOPE_MIB: f64 = 0.1;
+const IDLE_CPU: f64 = 1.0;
 /// The bare echo's time that three hops of ours may take, per one of its own.
 const FACTOR: f64 = 1.8;
 const FIRST_BYTE_US: f64 = 1000.0;
@@ -37,7 +40,9 @@ fn lines(report: &Report, out: &mut String) -> std::fmt::Result {
     }
     calls(report, out)?;
     memory(report, out)?;
+    chunks(report, out)?;
     readers(report, out)?;
+    soak(report, out)?;
     for missing in &report.not_measured {
         writeln!(out, "\nNOT MEASURED: {missing}")?;
     }
@@ -100,6 +105,62 @@ fn memory(report: &Report, out: &mut String) -> std::fmt::Result {
              idle {:.1} MiB",
             start.app, start.median, start.starts, start.slowest, start.first, start.idle_mib
         )?;
+    }
+    Ok(())
+}
+
+fn chunks(report: &Report, out: &mut String) -> std::fmt::Result {
+    let mut streams = 0;
+    for row in &report.chunks {
+        if streams != row.streams {
+            streams = row.streams;
+            writeln!(
+                out,
+                "\nchunks of {streams} streams, from the provider's sending to the client \
+                 (microseconds; added: over the provider alone)"
+            )?;
+            writeln!(
+                out,
+                "  {:<20}{:>8}{:>8}{:>9}{:>9}{:>10}{:>11}  CPU us/chunk",
+                "target", "chunks", "p50", "p99", "added", "add p99", "1st added"
+            )?;
+        }
+        writeln!(
+            out,
+            "  {:<20}{:>8}{:>8.0}{:>9.0}{:>9}{:>10}{:>11}  {}",
+            row.target,
+            row.chunks,
+            row.delay.p50,
+            row.delay.p99,
+            optional(row.added.map(|added| added.p50)),
+            optional(row.added.map(|added| added.p99)),
+            optional(row.added_first.map(|added| added.p50)),
+            parts(&row.cpu_us, 1),
+        )?;
+    }
+    Ok(())
+}
+
+fn soak(report: &Report, out: &mut String) -> std::fmt::Result {
+    let Some(soak) = &report.soak else { return Ok(()) };
+    writeln!(
+        out,
+        "\n{} slow streams, a token every {} s each, held for {:.0} s: {} tokens, {} streams lost",
+        soak.streams, soak.pace, soak.seconds, soak.tokens, soak.lost
+    )?;
+    for (what, values, digits) in [
+        ("MiB at the start", &soak.start_mib, 1),
+        ("MiB after 1 min", &soak.minute_mib, 1),
+        ("MiB at the end", &soak.end_mib, 1),
+        ("MiB a minute", &soak.slope_mib_per_minute, 3),
+        ("CPU s/min idle", &soak.cpu_idle_before, 2),
+        ("CPU s/min held", &soak.cpu_meanwhile, 2),
+        ("CPU s/min after", &soak.cpu_idle_after, 2),
+        ("alive before", &soak.gauges_before, 0),
+        ("alive meanwhile", &soak.gauges_meanwhile, 0),
+        ("alive after", &soak.gauges_after, 0),
+    ] {
+        writeln!(out, "  {what:<17}{}", parts(values, digits))?;
     }
     Ok(())
 }
@@ -172,6 +233,23 @@ pub(crate) fn aims(report: &Report) -> Vec<Aim> {
             found: format!("{found:.0}"),
             met: found > peer,
         });
+    }
+    if let Some(soak) = &report.soak {
+        let steepest = soak.slope_mib_per_minute.values().copied().fold(0.0, f64::max);
+        let idle = soak.cpu_idle_after.values().sum::<f64>();
+        all.push(Aim {
+            what: "slow streams: memory grows by, steepest app",
+            aim: format!("at most {SLOPE_MIB} MiB a minute"),
+            found: format!("{steepest:.3} MiB a minute"),
+            met: steepest <= SLOPE_MIB,
+        });
+        all.push(Aim {
+            what: "idle CPU after them, all apps",
+            aim: format!("at most {IDLE_CPU} s a minute"),
+            found: format!("{idle:.2} s a minute"),
+            met: idle <= IDLE_CPU,
+        });
+        all.push(most("slow streams lost", "streams", 0.0, soak.lost as f64));
     }
     if !report.starts.is_empty() {
         let together = report.starts.iter().map(|start| start.idle_mib).sum();

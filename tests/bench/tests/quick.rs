@@ -23,7 +23,7 @@ fn the_quick_run_answers_every_call_and_writes_a_whole_report() {
     let measured = |target: &str, kind: &str| {
         list("calls").iter().any(|row| row["target"] == target && row["kind"] == kind)
     };
-    for target in ["skein bare", "skein full"] {
+    for target in ["skein bare", "skein full", "skein bare, TLS"] {
         for kind in ["chat", "chat stream", "grpc Generate"] {
             assert!(measured(target, kind), "{target}: no {kind}");
         }
@@ -37,5 +37,18 @@ fn the_quick_run_answers_every_call_and_writes_a_whole_report() {
         assert_eq!((&held["lost"], &held["others_failed"]), (&0.into(), &0.into()), "{held}");
     }
     assert_eq!(list("readers").len(), 3);
+    for target in ["provider", "skein bare", "skein bare, TLS"] {
+        let chunks = list("chunks");
+        let mut rows = chunks.iter().filter(|row| row["target"] == target);
+        assert!(rows.all(|row| row["chunks"].as_u64().unwrap() > 0), "{target}");
+        assert_eq!(chunks.iter().filter(|row| row["target"] == target).count(), 2);
+    }
+    let soak = &report["soak"];
+    assert_eq!((&soak["streams"], &soak["lost"]), (&100.into(), &0.into()), "{soak}");
+    assert!(soak["tokens"].as_u64().unwrap() >= 100, "{soak}");
+    for (gauge, left) in soak["gauges_after"].as_object().unwrap() {
+        let in_flight = gauge.ends_with("in_flight") || gauge.ends_with("streams");
+        assert!(!in_flight || left == 0.0, "{gauge} is {left} when all have left");
+    }
     assert!(list("memory").len() >= 4 && report["machine"]["cores"].as_u64().unwrap() > 0);
 }
