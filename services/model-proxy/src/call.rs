@@ -51,7 +51,7 @@ pub enum Want {
 }
 
 enum Got {
-    Events(Exchange, Event),
+    Events(Box<Exchange>, Event),
     Document(Bytes),
 }
 
@@ -196,7 +196,7 @@ impl Caller {
             Some(first) => {
                 let first = first?;
                 permit.began();
-                Ok(Got::Events(exchange, first))
+                Ok(Got::Events(Box::new(exchange), first))
             }
             None => Err(nothing(target)),
         }
@@ -234,7 +234,7 @@ fn nothing(target: &Target) -> Error {
     Error::provider(target.provider.name(), Failure::Cut, "nothing came")
 }
 
-fn begun(exchange: Exchange, first: Event, permit: Permit, tries: u32) -> Begun {
+fn begun(exchange: Box<Exchange>, first: Event, permit: Permit, tries: u32) -> Begun {
     let request_id = exchange.request_id();
     let permit = settle(Some(permit), Ok(&first));
     let rest = stream::unfold((exchange, permit), |(mut exchange, permit)| async {
