@@ -37,6 +37,8 @@ events = list(replicate.stream(model, input=given))
 assert "".join(str(event) for event in events) == said
 assert [event.id for event in events] == [f"1690212292:{at}" for at in range(7)]
 assert events[-1].event.value == "done"
+for unusual in ["each-byte", "crlf", "pings", "gzip", "paced-2"]:
+    assert "".join(str(event) for event in replicate.stream(f"acme/{unusual}", input=given)) == said, unusual
 fails(RuntimeError, lambda: list(replicate.stream("acme/fails", input=given)))
 
 # Predictions: create, poll, list, cancel.

@@ -4,15 +4,16 @@
 //! - Without edits the steps are what the provider would send.
 //! - Cutting and compressing come last, whatever the order they were asked in.
 
+mod encoding;
+
 use crate::{
     dialect::Dialect,
-    reply::{Edit, Gzip, Then},
+    reply::{Edit, Then},
     step::{Live, Role, Step},
 };
 use bytes::Bytes;
-use flate2::{Compression, write::GzEncoder};
 use serde_json::Value;
-use std::io::Write as _;
+use std::sync::Arc;
 
 #[derive(Debug)]
 pub(crate) struct Answer {
@@ -86,20 +87,21 @@ impl Answer {
         for edit in edits {
             steps = change(steps, edit, dialect);
         }
+        // Lines before cuts before compression.
         for edit in edits {
-            match edit {
-                Edit::Newline(newline) => translate(&mut steps, newline),
-                Edit::Cut(chunking) => {
-                    let mut cut = |bytes: &Bytes| chunking.cut(bytes);
-                    steps = joined(steps, &mut cut);
-                }
-                _ => {}
+            if let Edit::Newline(newline) = edit {
+                steps = encoding::translated(steps, newline);
+            }
+        }
+        for edit in edits {
+            if let Edit::Cut(chunking) = edit {
+                steps = encoding::cut(steps, chunking);
             }
         }
         for edit in edits {
             if let Edit::Gzip(gzip) = edit {
                 self.headers.push(("content-encoding".to_owned(), "gzip".to_owned()));
-                steps = zipped(steps, *gzip);
+                steps = encoding::zipped(steps, *gzip);
             }
         }
         self.content = Content::Steps(steps);
@@ -123,22 +125,40 @@ fn change(steps: Vec<Step>, edit: &Edit, dialect: Dialect) -> Vec<Step> {
         Edit::Without(role) => {
             let mut steps = steps;
             steps.retain(|step| !is(step, *role));
-            for step in &mut steps {
-                if let Step::Live(live) = step {
-                    live.without.push(*role);
-                }
+            for live in lives(&mut steps) {
+                live.without.push(*role);
             }
             steps
         }
-        Edit::Pace(pause) => before(steps, &Step::Wait(*pause), |step| is(step, Role::Content)),
+        Edit::Pace(pause) => {
+            let mut steps = before(steps, &Step::Wait(*pause), |step| is(step, Role::Content));
+            for live in lives(&mut steps) {
+                live.pause = *pause;
+            }
+            steps
+        }
         Edit::Prefix(bytes) => [vec![Step::Send(Role::Other, bytes.clone())], steps].concat(),
         Edit::FirstLate(late) => [vec![Step::Wait(*late)], steps].concat(),
         Edit::Pings => {
-            let ping = Step::Send(Role::Other, dialect.ping());
-            before(steps, &ping, |step| matches!(step, Step::Send(..)))
+            let ping = dialect.ping();
+            let extra = Step::Send(Role::Other, ping.clone());
+            let mut steps = before(steps, &extra, |step| matches!(step, Step::Send(..)));
+            for live in lives(&mut steps) {
+                let ping = ping.clone();
+                live.filters.push(Arc::new(move |piece| vec![ping.clone(), piece]));
+            }
+            steps
         }
         Edit::Gzip(_) | Edit::Cut(_) | Edit::Newline(_) => steps,
     }
+}
+
+/// The parts whose pieces are made later.
+fn lives(steps: &mut [Step]) -> impl Iterator<Item = &mut Live> {
+    steps.iter_mut().filter_map(|step| match step {
+        Step::Live(live) => Some(live),
+        _ => None,
+    })
 }
 
 fn before(steps: Vec<Step>, extra: &Step, is_place: impl Fn(&Step) -> bool) -> Vec<Step> {
@@ -195,65 +215,10 @@ fn after(steps: Vec<Step>, pieces: usize, then: &Then, dialect: Dialect) -> Vec<
     steps
 }
 
-fn translate(steps: &mut [Step], newline: &str) {
-    for step in steps {
-        if let Step::Send(_, bytes) = step {
-            *bytes = Bytes::from(String::from_utf8_lossy(bytes).replace('\n', newline));
-        }
-    }
-}
-
-/// Runs of pieces as one, cut anew.
-fn joined(steps: Vec<Step>, cut: &mut dyn FnMut(&Bytes) -> Vec<Bytes>) -> Vec<Step> {
-    let mut out = Vec::new();
-    let mut run = Vec::new();
-    let mut end = |run: &mut Vec<u8>, out: &mut Vec<Step>| {
-        if !run.is_empty() {
-            let pieces = cut(&Bytes::from(std::mem::take(run)));
-            out.extend(pieces.into_iter().map(|piece| Step::Send(Role::Other, piece)));
-        }
-    };
-    for step in steps {
-        match step {
-            Step::Send(_, bytes) => run.extend_from_slice(&bytes),
-            other => {
-                end(&mut run, &mut out);
-                out.push(other);
-            }
-        }
-    }
-    end(&mut run, &mut out);
-    out
-}
-
-fn zipped(steps: Vec<Step>, gzip: Gzip) -> Vec<Step> {
-    if gzip == Gzip::Garbage {
-        return steps;
-    }
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-    let mut out = Vec::new();
-    for step in steps {
-        let Step::Send(role, bytes) = step else {
-            out.push(step);
-            continue;
-        };
-        // Writing to memory does not fail.
-        let _ = encoder.write_all(&bytes).and_then(|()| encoder.flush());
-        out.push(Step::Send(role, Bytes::from(std::mem::take(encoder.get_mut()))));
-    }
-    let tail = encoder.finish().unwrap_or_default();
-    out.push(Step::Send(Role::Other, Bytes::from(tail)));
-    if gzip == Gzip::Truncated {
-        let mut halved = |bytes: &Bytes| vec![bytes.slice(..bytes.len() / 2)];
-        out = joined(out, &mut halved);
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{replay::Chunking, step::End};
+    use crate::{replay::Chunking, reply::Gzip, step::End};
     use std::io::Read as _;
 
     fn events() -> Vec<Step> {

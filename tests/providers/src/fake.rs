@@ -160,6 +160,12 @@ impl Fake {
         self.net.reset_reused(requests);
     }
 
+    /// New connections are accepted, but their TLS handshake is not answered
+    /// until this is `false` again.
+    pub fn stall_handshakes(&self, stalled: bool) {
+        self.net.stalled.send_replace(stalled);
+    }
+
     /// GOAWAY on every connection (HTTP/1.1: closed after the answer under way).
     pub fn go_away(&self) {
         self.net.going_away.send_modify(|times| *times += 1);

@@ -41,6 +41,8 @@ pub(crate) struct Net {
     reset_reused: AtomicUsize,
     pub(crate) idle: watch::Sender<Option<Duration>>,
     pub(crate) going_away: watch::Sender<u64>,
+    /// Whether TLS handshakes are left unanswered.
+    pub(crate) stalled: watch::Sender<bool>,
     pub(crate) max_streams: Option<u32>,
 }
 
@@ -72,6 +74,7 @@ impl Net {
             reset_reused: AtomicUsize::new(0),
             idle: watch::Sender::new(None),
             going_away: watch::Sender::new(0),
+            stalled: watch::Sender::new(false),
             max_streams,
         }
     }
@@ -138,6 +141,8 @@ async fn connection(tcp: TcpStream, tls: Option<TlsAcceptor>, routes: Router, ne
     match tls {
         None => speak(wire, conn, routes, &net).await,
         Some(tls) => {
+            // Cannot fail: the sender is in `net`.
+            let _ = net.stalled.subscribe().wait_for(|stalled| !stalled).await;
             if let Ok(wire) = tls.accept(wire).await {
                 speak(wire, conn, routes, &net).await;
             }
@@ -161,6 +166,7 @@ where
         tokio::select! {
             _ = &mut serving => return,
             () = idle(&conn, net) => return,
+            () = conn.broken.notified() => return,
             Ok(()) = going_away.changed() => serving.as_mut().graceful_shutdown(),
         }
     }

@@ -48,11 +48,18 @@ pub(crate) struct Live {
     /// Where to stop although there may be more.
     pub(crate) end: u64,
     pub(crate) without: Vec<Role>,
+    /// Before each piece.
+    pub(crate) pause: Duration,
+    /// What becomes of each piece, one after the other.
+    pub(crate) filters: Vec<Filter>,
 }
+
+pub(crate) type Filter = Arc<dyn Fn(Bytes) -> Vec<Bytes> + Send + Sync>;
 
 impl Live {
     pub(crate) fn new(source: Source) -> Self {
-        Self { source, at: 0, end: u64::MAX, without: Vec::new() }
+        let pause = Duration::ZERO;
+        Self { source, at: 0, end: u64::MAX, without: Vec::new(), pause, filters: Vec::new() }
     }
 
     /// A piece of content each so often, for ever.
@@ -70,12 +77,18 @@ impl Live {
         }))
     }
 
-    async fn next(&mut self) -> Option<Bytes> {
+    async fn next(&mut self) -> Option<(Role, Vec<Bytes>)> {
         while self.at < self.end {
             let (role, bytes) = (self.source)(self.at).await?;
             self.at += 1;
             if !self.without.contains(&role) {
-                return Some(bytes);
+                if !self.pause.is_zero() {
+                    tokio::time::sleep(self.pause).await;
+                }
+                let pieces = self.filters.iter().fold(vec![bytes], |pieces, filter| {
+                    pieces.into_iter().flat_map(|piece| filter(piece)).collect()
+                });
+                return Some((role, pieces));
             }
         }
         None
@@ -149,9 +162,14 @@ impl Player {
                 Some(Step::Wait(time)) => tokio::time::sleep(time).await,
                 Some(Step::Stall) => std::future::pending().await,
                 Some(Step::Live(mut live)) => {
-                    if let Some(piece) = live.next().await {
-                        self.steps.push_front(Step::Live(live));
-                        return Some(Ok(piece));
+                    if let Some((role, pieces)) = live.next().await {
+                        // Nothing but the end comes after the last word.
+                        if role != Role::Done || !self.steps.is_empty() {
+                            self.steps.push_front(Step::Live(live));
+                        }
+                        for piece in pieces.into_iter().rev() {
+                            self.steps.push_front(Step::Send(role, piece));
+                        }
                     }
                 }
                 Some(Step::Flood(0)) => {}

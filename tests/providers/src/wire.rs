@@ -31,6 +31,8 @@ pub(crate) struct Conn {
     pub(crate) asked: AtomicUsize,
     /// One waits: the connection's own task.
     pub(crate) changed: Notify,
+    /// Tells it to end at once.
+    pub(crate) broken: Notify,
 }
 
 impl Conn {
@@ -44,12 +46,14 @@ impl Conn {
             peak,
             asked: AtomicUsize::new(0),
             changed: Notify::new(),
+            broken: Notify::new(),
         }
     }
 
-    /// Lets the connection end with RST as soon as nobody holds it.
+    /// Ends the connection with RST, whatever else is on it.
     pub(crate) fn reset(&self) {
         let _ = self.tcp.set_zero_linger();
+        self.broken.notify_one();
     }
 
     /// Writes past HTTP (and past TLS); for a few bytes.

@@ -112,6 +112,45 @@ async fn http_2_counts_streams_and_says_go_away() {
 }
 
 #[tokio::test]
+async fn a_reset_takes_all_streams_of_its_connection() {
+    let fake = openai::start_tls(9).await.unwrap();
+    let client = client(&fake);
+    let url = format!("{}/chat/completions", fake.url);
+    let ask = async |model: &str| {
+        let body = BODY.replace("\"m\"", &format!("\"{model}\""));
+        client.post(&url).bearer_auth("sk-test").body(body).send().await
+    };
+    assert!(ask("m").await.is_ok());
+    let silent = ask("silent");
+    let reset = async {
+        fake.log_when(Duration::from_secs(10), |log| log.len() == 2).await;
+        ask("reset").await
+    };
+    let (silent, reset) = tokio::join!(silent, reset);
+    assert!(silent.is_err() && reset.is_err());
+    assert!(ask("m").await.is_ok());
+    assert_eq!(fake.connections().opened, 2);
+}
+
+#[tokio::test]
+async fn a_handshake_may_be_left_unanswered() {
+    let fake = openai::start_tls(9).await.unwrap();
+    fake.stall_handshakes(true);
+    let client = client(&fake);
+    let url = format!("{}/models", fake.url);
+    let asked = client.get(&url).bearer_auth("sk-test").send();
+    let opened = async {
+        while fake.connections().opened == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(fake.log().is_empty());
+        fake.stall_handshakes(false);
+    };
+    let (answer, ()) = tokio::join!(asked, opened);
+    assert_eq!(answer.unwrap().status(), 200);
+}
+
+#[tokio::test]
 async fn only_its_own_authority_is_its_guarantor() {
     let (one, other) =
         (anthropic::start_tls(9).await.unwrap(), anthropic::start_tls(9).await.unwrap());

@@ -121,6 +121,7 @@ async fn a_stream_is_resumed_behind_the_last_id() {
     assert_eq!(first.len(), 2, "{first:?}");
     fake.script("acme/cut", [Reply::usual().chunked(providers::Chunking::EachByte)]);
     let seen = stream(&fake, &made, &format!("last-event-id: {}\r\n", first[1].1)).await;
+    assert_eq!(seen.chunks.len(), seen.body.len());
     let rest = events(&seen.text());
     assert_eq!(seen.ended, Ended::Clean);
     let data: String = first.iter().chain(&rest).map(|(_, _, data)| data.as_str()).collect();
