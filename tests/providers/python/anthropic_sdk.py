@@ -56,6 +56,10 @@ for message in [create("tool", tools=tools), streamed("tool", tools=tools)[1], s
     (block,) = message.content
     assert (block.type, block.name, block.input) == ("tool_use", "weather", {"city": "Lisbon"}), block
     assert message.stop_reason == "tool_use"
+told = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": block.id, "content": "mild"}]}
+more = client.messages.create(model="tool", max_tokens=99, tools=tools, messages=question + [
+    {"role": "assistant", "content": [block.model_dump(exclude_none=True)]}, told])
+assert more.stop_reason == "end_turn" and more.content[0].type == "text", more
 _, message = streamed("two-tools", tools=tools)
 assert [(b.type, getattr(b, "input", None)) for b in message.content] == [
     ("text", None), ("tool_use", {"city": "Oslo"}), ("tool_use", {})], message.content

@@ -42,6 +42,11 @@ raw = client.chat.completions.with_raw_response.create(model="m", messages=quest
 assert raw.headers["x-request-id"].startswith("req_") and raw.parse()._request_id == raw.headers["x-request-id"]
 assert int(raw.headers["x-ratelimit-remaining-requests"]) < int(raw.headers["x-ratelimit-limit-requests"])
 assert create("m", max_completion_tokens=2).choices[0].finish_reason == "length"
+assert create("m", stop=["geese"]).choices[0].message.content == "You said: where do "
+likely = create("m", logprobs=True, top_logprobs=1).choices[0].logprobs.content
+assert "".join(token.token for token in likely) == said and likely[0].top_logprobs[0].logprob == -0.25
+streamed_tokens = [t.token for c in streamed("m", logprobs=True)[1] if c.choices[0].logprobs for t in c.choices[0].logprobs.content]
+assert "".join(streamed_tokens) == said, streamed_tokens
 assert len(create("m", n=3).choices) == 3
 by_index = {}
 for chunk in streamed("m", n=3)[1]:
@@ -69,6 +74,8 @@ for model in ["tool", "tool-whole"]:
         choice = stream.get_final_completion().choices[0]
     assert choice.finish_reason == "tool_calls", choice
     assert choice.message.tool_calls[0].function.parsed_arguments == {"city": "Lisbon"}, choice
+told = [{"role": "assistant", "tool_calls": [call.model_dump()]}, {"role": "tool", "tool_call_id": call.id, "content": "mild"}]
+assert create("tool", tools=tools, messages=question + told).choices[0].message.content == "You said: mild"
 
 
 class Goose(pydantic.BaseModel):

@@ -43,20 +43,34 @@ pub(crate) fn first(text: &str, words: usize) -> String {
     text.split_inclusive(' ').take(words).collect()
 }
 
+/// Up to the first of `stops`, and which it was.
+pub(crate) fn until<'a>(
+    stops: impl Iterator<Item = &'a str>,
+    said: String,
+) -> (String, Option<String>) {
+    match stops.filter_map(|stop| Some((said.find(stop)?, stop))).min() {
+        Some((at, stop)) => (said[..at].to_owned(), Some(stop.to_owned())),
+        None => (said, None),
+    }
+}
+
 /// Cuts arguments as models stream them; joined they are the same.
 pub(crate) fn pieces(arguments: &str) -> Vec<String> {
     let characters: Vec<char> = arguments.chars().collect();
     characters.chunks(6).map(|piece| piece.iter().collect()).collect()
 }
 
-/// The tools an answer calls: those of the script, or of the model's name.
+/// The tools an answer calls: those of the script, or of the model's name. `first`
+/// is the first tool there is; none once its result was told.
 pub(crate) fn calls(
     model: &str,
     first: Option<&str>,
     scripted: &[(String, String)],
 ) -> Vec<(String, String)> {
-    if scripted.is_empty() && matches!(model, "tool" | "tool-whole") {
-        return vec![(first.unwrap_or("none").to_owned(), "{\"city\":\"Lisbon\"}".to_owned())];
+    match first {
+        Some(first) if scripted.is_empty() && matches!(model, "tool" | "tool-whole") => {
+            vec![(first.to_owned(), "{\"city\":\"Lisbon\"}".to_owned())]
+        }
+        _ => scripted.to_vec(),
     }
-    scripted.to_vec()
 }

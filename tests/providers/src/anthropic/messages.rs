@@ -81,7 +81,11 @@ fn input(request: &Value) -> usize {
 
 fn plan<'a>(request: &'a Value, say: &'a Say) -> Plan<'a> {
     let model = request["model"].as_str().unwrap_or_default();
-    let calls = words::calls(model, request["tools"][0]["name"].as_str(), &say.tools);
+    let last = words::messages(request).last();
+    let told = last.and_then(|last| last["content"].as_array()).into_iter().flatten();
+    let is_result = told.clone().any(|block| block["type"] == "tool_result");
+    let tool = request["tools"][0]["name"].as_str().filter(|_| !is_result);
+    let calls = words::calls(model, tool, &say.tools);
     let wants_thinking =
         request["thinking"]["type"].as_str().is_some_and(|kind| kind != "disabled");
     let thinking =
@@ -91,7 +95,9 @@ fn plan<'a>(request: &'a Value, say: &'a Say) -> Plan<'a> {
     let limit = request["max_tokens"].as_u64().and_then(|most| usize::try_from(most).ok());
     let limit = limit.unwrap_or(usize::MAX);
     let cut = limit < words::count(&said);
-    let (said, stopped_by) = stopped(request, words::first(&said, limit));
+    let stops = request["stop_sequences"].as_array().into_iter().flatten();
+    let (said, stopped_by) =
+        words::until(stops.filter_map(Value::as_str), words::first(&said, limit));
     let refused = say.refusal.is_some();
     if !refused && (calls.is_empty() || say.text.is_some()) {
         blocks.push(text_block(&said));
@@ -109,16 +115,6 @@ fn plan<'a>(request: &'a Value, say: &'a Say) -> Plan<'a> {
     let thought = thinking.map_or(0, words::count);
     let output = thought + if calls.is_empty() { words::count(&said) } else { calls.len() };
     Plan { request, say, blocks, stop_reason: stop_reason.to_owned(), stopped_by, output }
-}
-
-/// Up to the first stop sequence, and which it was.
-fn stopped(request: &Value, said: String) -> (String, Option<String>) {
-    let stops = request["stop_sequences"].as_array().into_iter().flatten();
-    let met = stops.filter_map(Value::as_str).filter_map(|stop| Some((said.find(stop)?, stop)));
-    match met.min() {
-        Some((at, stop)) => (said[..at].to_owned(), Some(stop.to_owned())),
-        None => (said, None),
-    }
 }
 
 fn thinking_block(thinking: &str) -> Block {

@@ -59,7 +59,8 @@ fn wrong(request: &Value, model: &str) -> Option<Answer> {
 }
 
 fn plan<'a>(request: &'a Value, model: &'a str, say: &'a Say) -> Plan<'a> {
-    let tool = request["tools"][0]["function"]["name"].as_str();
+    let is_result = words::messages(request).last().is_some_and(|last| last["role"] == "tool");
+    let tool = request["tools"][0]["function"]["name"].as_str().filter(|_| !is_result);
     let calls = words::calls(model, tool, &say.tools);
     let usual = schema::answer(request).unwrap_or_else(|| words::echo(request));
     let said = say.text.clone().unwrap_or(usual);
@@ -67,7 +68,9 @@ fn plan<'a>(request: &'a Value, model: &'a str, say: &'a Say) -> Plan<'a> {
         request["max_completion_tokens"].as_u64().or_else(|| request["max_tokens"].as_u64());
     let limit = limit.and_then(|limit| usize::try_from(limit).ok());
     let cut = limit.is_some_and(|limit| limit < words::count(&said));
-    let said = words::first(&said, limit.unwrap_or(usize::MAX));
+    let stop = &request["stop"];
+    let stops = stop.as_array().into_iter().flatten().chain([stop]).filter_map(Value::as_str);
+    let (said, _) = words::until(stops, words::first(&said, limit.unwrap_or(usize::MAX)));
     let choices = request["n"].as_u64().unwrap_or(1).clamp(1, 128);
     let text = |choice| if choice == 0 { said.clone() } else { format!("{said} ({choice})") };
     let finish = match (&say.finish, calls.is_empty(), cut) {
@@ -122,7 +125,8 @@ fn whole(plan: &Plan<'_>) -> Value {
         if let Some(thinking) = &plan.say.thinking {
             message["reasoning_content"] = json!(thinking);
         }
-        json!({"index": index, "logprobs": null, "finish_reason": plan.finish, "message": message})
+        let logprobs = logprobs(plan, words_of(&message["content"]));
+        json!({"index": index, "logprobs": logprobs, "finish_reason": plan.finish, "message": message})
     });
     json!({
         "id": "chatcmpl-fake", "object": "chat.completion", "created": 1_700_000_000,
@@ -175,8 +179,10 @@ fn steps(plan: &Plan<'_>) -> Vec<Step> {
     let longest = by_choice.iter().map(Vec::len).max().unwrap_or(0);
     for at in 0..longest {
         for (index, deltas) in by_choice.iter().enumerate() {
-            let piece = deltas.get(at).map(|delta| event(&chunk(index, delta.clone(), None)));
-            steps.extend(piece.map(|piece| Step::Send(Role::Content, piece)));
+            let Some(delta) = deltas.get(at) else { continue };
+            let mut piece = chunk(index, delta.clone(), None);
+            piece["choices"][0]["logprobs"] = logprobs(plan, words_of(&delta["content"]));
+            steps.push(Step::Send(Role::Content, event(&piece)));
         }
     }
     for index in 0..by_choice.len() {
@@ -191,6 +197,24 @@ fn steps(plan: &Plan<'_>) -> Vec<Step> {
     }
     steps.push(Step::Send(Role::Done, Bytes::from_static(b"data: [DONE]\n\n")));
     steps
+}
+
+fn words_of(text: &Value) -> impl Iterator<Item = &str> {
+    text.as_str().unwrap_or_default().split_inclusive(' ')
+}
+
+/// Every word is as likely; null where nobody asked.
+fn logprobs<'a>(plan: &Plan<'_>, words: impl Iterator<Item = &'a str>) -> Value {
+    if plan.request["logprobs"] != true {
+        return Value::Null;
+    }
+    let each = words.map(|word| {
+        let mut token = json!({"token": word, "logprob": -0.25, "bytes": word.as_bytes()});
+        let most = plan.request["top_logprobs"].as_u64().unwrap_or(0).min(1);
+        token["top_logprobs"] = (0..most).map(|_| token.clone()).collect();
+        token
+    });
+    json!({"content": each.collect::<Vec<_>>(), "refusal": null})
 }
 
 /// What one choice says, piece by piece.

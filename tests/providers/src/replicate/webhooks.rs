@@ -2,7 +2,8 @@
 //!
 //! Invariants:
 //! - One event has one id, however often it is sent.
-//! - `start` and `completed` come once each; `output` at most every 500 ms.
+//! - `start` and `completed` come once each; `logs` and `output` at most every
+//!   500 ms.
 
 use super::{prediction::Status, store::Store};
 use crate::time;
@@ -93,6 +94,7 @@ impl Webhooks {
             if pieces > told && store.clock.now() >= quiet_until {
                 told = pieces;
                 quiet_until = store.clock.now() + BETWEEN_OUTPUTS;
+                send("logs").await;
                 send("output").await;
             }
             store.changes(id).await;
