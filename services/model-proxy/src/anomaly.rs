@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! - The text of an answer is kept only where JSON was asked for, and only up
-//!   to [`MOST`] bytes; a longer one is not judged.
+//!   to 256 KiB; a longer one is not judged.
 //! - Nothing here changes an answer.
 
 use crate::schema;

@@ -4,7 +4,7 @@
 //! all say what was used never needs one: it is loaded when first asked for, by
 //! a thread where nobody waits, and let go when nobody has asked for a while.
 //!
-//! Invariant: nobody waits longer than [`PATIENCE`]; then there is no count.
+//! Invariant: nobody waits longer than three seconds; then there is no count.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
