@@ -5,7 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed setup is a failed test")]
 
-use providers::{Reply, anthropic, openai, replicate};
+use providers::{Chunking, Fake, Reply, anthropic, openai, recordings, replicate};
 use std::{path::Path, process::Command};
 
 /// Runs a script of `python/`; `false`: there is no Python here.
@@ -25,6 +25,20 @@ async fn run(script: &'static str, variables: Vec<(&'static str, String)>) -> bo
     tokio::task::spawn_blocking(running).await.unwrap()
 }
 
+/// Has each recording of `folder` served whole, byte by byte and cut by chance;
+/// gives the models' names.
+fn replayed(fake: &Fake, folder: &str, ending: &str) -> Vec<String> {
+    let files = recordings(folder, ending);
+    let each = files.iter().map(|file| {
+        let name = file.file_name().unwrap().to_string_lossy().into_owned();
+        for chunking in [Chunking::Whole, Chunking::EachByte, Chunking::Seeded(4)] {
+            fake.replay(&name, std::fs::read(file).unwrap(), chunking);
+        }
+        name
+    });
+    each.collect()
+}
+
 #[tokio::test]
 async fn openai_s_client_works_unchanged() {
     let fake = openai::start().await.unwrap();
@@ -33,8 +47,13 @@ async fn openai_s_client_works_unchanged() {
     fake.endless("always-500", Reply::status(500).retry_after_ms("10"));
     fake.endless("do-not-retry", Reply::status(429).header("x-should-retry", "false"));
     fake.endless("long-wait", Reply::status(429).retry_after("121"));
-    let variables =
-        vec![("OPENAI_BASE_URL", fake.url.clone()), ("OPENAI_API_KEY", "sk-test".to_owned())];
+    let mut recorded = replayed(&fake, "openai-chat-raw-sse", ".sse.txt");
+    recorded.extend(replayed(&fake, "openai-chat", ".chunks.jsonl"));
+    let variables = vec![
+        ("OPENAI_BASE_URL", fake.url.clone()),
+        ("OPENAI_API_KEY", "sk-test".to_owned()),
+        ("RECORDED", recorded.join(",")),
+    ];
     if run("openai_sdk.py", variables).await {
         let tries = ["limited-once", "reset-once", "always-500", "do-not-retry", "long-wait"]
             .map(|model| fake.tries(model));
@@ -49,8 +68,12 @@ async fn anthropic_s_client_works_unchanged() {
     fake.script("two-tools", [two]);
     fake.script("overloaded-once", [Reply::status(529).retry_after("0.01")]);
     fake.endless("always-500", Reply::status(500).retry_after_ms("10"));
-    let variables =
-        vec![("ANTHROPIC_BASE_URL", fake.url.clone()), ("ANTHROPIC_API_KEY", "sk-test".to_owned())];
+    let recorded = replayed(&fake, "anthropic", ".chunks.jsonl");
+    let variables = vec![
+        ("ANTHROPIC_BASE_URL", fake.url.clone()),
+        ("ANTHROPIC_API_KEY", "sk-test".to_owned()),
+        ("RECORDED", recorded.join(",")),
+    ];
     if run("anthropic_sdk.py", variables).await {
         assert_eq!((fake.tries("overloaded-once"), fake.tries("always-500")), (2, 3));
     }

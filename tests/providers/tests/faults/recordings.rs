@@ -1,26 +1,8 @@
 //! Recorded streams are served as they were, however they are cut.
 
 use crate::raw::{Ended, chat, message};
-use providers::{Chunking, anthropic, openai};
-use std::{
-    fs,
-    io::Write as _,
-    path::{Path, PathBuf},
-};
-
-/// The recordings of a folder with this ending; none where there are no recordings.
-fn recordings(folder: &str, ending: &str) -> Vec<PathBuf> {
-    let shared =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/provider-recordings");
-    let Ok(files) = fs::read_dir(shared.join(folder)) else {
-        let _ = writeln!(std::io::stderr(), "SKIPPED: no recordings beside the project ({folder})");
-        return Vec::new();
-    };
-    let files = files.map(|file| file.unwrap().path());
-    let mut files: Vec<_> = files.filter(|file| file.to_string_lossy().ends_with(ending)).collect();
-    files.sort();
-    files
-}
+use providers::{Chunking, anthropic, openai, recordings};
+use std::fs;
 
 #[tokio::test]
 async fn openai_s_are_served_byte_for_byte() {
