@@ -38,6 +38,12 @@ pub type Answer = Result<(Vec<Embedding>, Option<Usage>), Error>;
 /// Makes one call, which is noted in the book of this one of its callers.
 pub type Ask = Arc<dyn Fn(EmbedRequest, Arc<Upstream>) -> BoxFuture<'static, Answer> + Send + Sync>;
 
+/// How calls are made, and how large they may be.
+pub struct Way {
+    pub limits: Limits,
+    pub ask: Ask,
+}
+
 /// The most that goes into one call.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -107,8 +113,7 @@ impl Batches {
         model: &str,
         request: EmbedRequest,
         upstream: &Arc<Upstream>,
-        limits: Limits,
-        ask: &Ask,
+        way: &Way,
     ) -> Answer {
         let key = Key {
             model: model.to_owned(),
@@ -117,10 +122,9 @@ impl Batches {
             extra_json: request.extra_json.clone(),
         };
         let mut frame = request;
-        let pieces = divide(std::mem::take(&mut frame.inputs), limits);
+        let pieces = divide(std::mem::take(&mut frame.inputs), way.limits);
         let part = |inputs| Part::new(inputs, Arc::clone(upstream));
-        let made =
-            pieces.into_iter().map(|inputs| self.part(&key, &frame, part(inputs), limits, ask));
+        let made = pieces.into_iter().map(|inputs| self.part(&key, &frame, part(inputs), way));
         let (mut embeddings, mut sum) = (Vec::new(), Some(Usage::default()));
         for (vectors, usage) in try_join_all(made).await? {
             embeddings.extend(vectors);
@@ -134,10 +138,9 @@ impl Batches {
         key: &Key,
         frame: &EmbedRequest,
         part: Part,
-        limits: Limits,
-        ask: &Ask,
+        way: &Way,
     ) -> Answer {
-        let (batch, number, call) = self.join(key, frame, part, limits, ask);
+        let (batch, number, call) = self.join(key, frame, part, way);
         let _leaving = Leaving { batch: Arc::clone(&batch), number };
         call.await;
         let result = batch.lock().results.remove(&number);
@@ -150,13 +153,12 @@ impl Batches {
         key: &Key,
         frame: &EmbedRequest,
         mut part: Part,
-        limits: Limits,
-        ask: &Ask,
+        way: &Way,
     ) -> (Arc<Batch>, usize, Call) {
         let mut slots = self.lock();
         let slot = slots.entry(key.clone()).or_default();
         if let Some(batch) = slot.open.take() {
-            match batch.add(part, limits) {
+            match batch.add(part, way.limits) {
                 Ok((number, call)) => {
                     slot.open = Some(Arc::clone(&batch));
                     return (batch, number, call);
@@ -172,7 +174,7 @@ impl Batches {
         let under_way =
             UnderWay { batches: Arc::clone(self), key: key.clone(), batch: Arc::clone(&batch) };
         let wait = if alone { Duration::ZERO } else { self.wait };
-        let call = run(under_way, wait, frame.clone(), Arc::clone(ask)).boxed().shared();
+        let call = run(under_way, wait, frame.clone(), Arc::clone(&way.ask)).boxed().shared();
         if !alone {
             slot.open = Some(Arc::clone(&batch));
         }

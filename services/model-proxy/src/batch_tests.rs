@@ -23,7 +23,7 @@ impl Drop for Ended {
 }
 
 /// A vector tells its text: its length.
-fn provider(permits: usize) -> (Arc<Provider>, Ask) {
+fn provider(permits: usize) -> (Arc<Provider>, Arc<Way>) {
     let (calls, permits) = (Mutex::default(), Semaphore::new(permits));
     let provider = Arc::new(Provider { calls, permits, ended: AtomicUsize::new(0) });
     let asked = Arc::clone(&provider);
@@ -45,7 +45,7 @@ fn provider(permits: usize) -> (Arc<Provider>, Ask) {
         }
         .boxed()
     });
-    (provider, ask)
+    (provider, Arc::new(Way { limits: MANY, ask }))
 }
 
 fn nobody() -> Arc<Upstream> {
@@ -83,14 +83,14 @@ async fn settle() {
 
 #[tokio::test(start_paused = true)]
 async fn many_callers_are_two_calls_and_each_gets_his_own() {
-    let (provider, ask) = provider(usize::MAX >> 4);
+    let (provider, way) = provider(usize::MAX >> 4);
     let batches = Batches::new(Duration::from_millis(3));
     let mut callers = JoinSet::new();
     for caller in 0..100_usize {
-        let (batches, ask) = (Arc::clone(&batches), Arc::clone(&ask));
+        let (batches, way) = (Arc::clone(&batches), Arc::clone(&way));
         callers.spawn(async move {
             let texts: Vec<_> = (0..=caller % 3).map(|at| "x".repeat(1 + caller + at)).collect();
-            let answer = batches.embed("p/m", request(&texts), &nobody(), MANY, &ask).await;
+            let answer = batches.embed("p/m", request(&texts), &nobody(), &way).await;
             #[expect(clippy::cast_precision_loss, reason = "short texts")]
             let expected: Vec<_> = texts.iter().map(|text| text.len() as f32).collect();
             assert_eq!(lengths(&answer), expected);
@@ -107,11 +107,11 @@ async fn many_callers_are_two_calls_and_each_gets_his_own() {
 
 #[tokio::test(start_paused = true)]
 async fn one_bad_input_is_one_callers_error() {
-    let (provider, ask) = provider(usize::MAX >> 4);
+    let (provider, way) = provider(usize::MAX >> 4);
     let batches = Batches::new(Duration::from_millis(3));
     let caller = |text: String| {
-        let (batches, ask) = (Arc::clone(&batches), Arc::clone(&ask));
-        async move { batches.embed("p/m", request(&[text]), &nobody(), MANY, &ask).await }
+        let (batches, way) = (Arc::clone(&batches), Arc::clone(&way));
+        async move { batches.embed("p/m", request(&[text]), &nobody(), &way).await }
     };
     let texts = (0..33).map(|at| if at == 20 { "poison".to_owned() } else { format!("t{at}") });
     let answers = futures_util::future::join_all(texts.map(caller)).await;
@@ -128,13 +128,11 @@ async fn one_bad_input_is_one_callers_error() {
 
 #[tokio::test(start_paused = true)]
 async fn who_leaves_takes_only_his_own_and_the_last_one_ends_the_call() {
-    let (provider, ask) = provider(0);
+    let (provider, way) = provider(0);
     let batches = Batches::new(Duration::from_millis(3));
     let caller = |text: &str| {
-        let (batches, ask, texts) = (Arc::clone(&batches), Arc::clone(&ask), [text.to_owned()]);
-        tokio::spawn(
-            async move { batches.embed("p/m", request(&texts), &nobody(), MANY, &ask).await },
-        )
+        let (batches, way, texts) = (Arc::clone(&batches), Arc::clone(&way), [text.to_owned()]);
+        tokio::spawn(async move { batches.embed("p/m", request(&texts), &nobody(), &way).await })
     };
     let first = caller("first");
     settle().await;
@@ -166,24 +164,25 @@ async fn who_leaves_takes_only_his_own_and_the_last_one_ends_the_call() {
 
 #[tokio::test(start_paused = true)]
 async fn what_does_not_fit_goes_in_another_call_and_the_order_is_kept() {
-    let (provider, ask) = provider(usize::MAX >> 4);
+    let (provider, way) = provider(usize::MAX >> 4);
     let batches = Batches::new(Duration::from_millis(3));
-    let few = Limits { inputs: 4, tokens: 1000 };
+    let with = |limits| Way { limits, ask: Arc::clone(&way.ask) };
+    let few = with(Limits { inputs: 4, tokens: 1000 });
     let texts: Vec<_> = (1..=10).map(|length| "x".repeat(length)).collect();
-    let answer = batches.embed("p/m", request(&texts), &nobody(), few, &ask).await;
+    let answer = batches.embed("p/m", request(&texts), &nobody(), &few).await;
     assert_eq!(lengths(&answer), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0]);
     assert_eq!(answer.unwrap().1.unwrap().input_uncached, 3 + 3 * 10);
     let sizes: Vec<_> = provider.calls().iter().map(Vec::len).collect();
     assert_eq!(sizes, [4, 4, 2]);
-    let tokens = Limits { inputs: 100, tokens: 3 };
+    let tokens = with(Limits { inputs: 100, tokens: 3 });
     let words = vec!["four".to_owned(); 7];
-    batches.embed("p/m", request(&words), &nobody(), tokens, &ask).await.unwrap();
+    batches.embed("p/m", request(&words), &nobody(), &tokens).await.unwrap();
     assert_eq!(provider.calls()[3..].iter().map(Vec::len).collect::<Vec<_>>(), [3, 3, 1]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn only_what_differs_in_nothing_else_is_gathered() {
-    let (provider, ask) = provider(usize::MAX >> 4);
+    let (provider, way) = provider(usize::MAX >> 4);
     let batches = Batches::new(Duration::from_millis(3));
     let plain = request(&["a".to_owned()]);
     let shorter = EmbedRequest { dimensions: Some(8), ..plain.clone() };
@@ -192,7 +191,7 @@ async fn only_what_differs_in_nothing_else_is_gathered() {
     let alike = ["p/m", "p/m", "p/m", "p/n"].map(|model| (model, plain.clone()));
     let all = [("p/m", shorter), ("p/m", question), ("p/m", own)].into_iter().chain(alike);
     let book = nobody();
-    let asked = all.map(|(model, request)| batches.embed(model, request, &book, MANY, &ask));
+    let asked = all.map(|(model, request)| batches.embed(model, request, &book, &way));
     try_join_all(asked).await.unwrap();
     // Three of their own, one alone and two gathered, and one of another model.
     assert_eq!(provider.calls().len(), 3 + 2 + 1);

@@ -7,11 +7,12 @@
 //!   ones too.
 
 use crate::{
-    batch::{Ask, Limits},
+    batch::{Limits, Way},
     call::{Caller, Target},
     error::{Error, Failure},
     models::Name,
     price::Listed,
+    upstream::Upstream,
 };
 use futures_util::FutureExt as _;
 use skein_proto::model::v1::{EmbedRequest, Embedding};
@@ -22,9 +23,10 @@ use crate::local::Engine;
 
 /// What one call of OpenAI's takes, which others imitate: 2,048 inputs and
 /// 300,000 tokens, less what our estimate may be wrong by.
-pub const LIMITS: Limits = Limits { inputs: 2048, tokens: 240_000 };
+const LIMITS: Limits = Limits { inputs: 2048, tokens: 240_000 };
 /// Of the embedded model: in larger batches it gains nothing.
-pub const LOCAL_LIMITS: Limits = Limits { inputs: 64, tokens: 8_192 };
+#[cfg(feature = "local")]
+const LOCAL_LIMITS: Limits = Limits { inputs: 64, tokens: 8_192 };
 
 /// Models that have one length and no other.
 const RIGID: [&str; 2] = ["text-embedding-ada-002", "mistral-embed"];
@@ -35,8 +37,8 @@ const UNIT: [&str; 4] = ["text-embedding-", "gemini-embedding-", "mistral-embed"
 const OFF: f64 = 1e-3;
 
 /// Asks a provider.
-pub fn asking(target: Target, caller: Arc<Caller>) -> Ask {
-    Arc::new(move |request, upstream| {
+pub fn asking(target: Target, caller: Arc<Caller>) -> Way {
+    let ask = move |request: EmbedRequest, upstream: Arc<Upstream>| {
         let (target, caller) = (Target { upstream, ..target.clone() }, Arc::clone(&caller));
         async move {
             let ask = || target.provider.embed(&target.model, &request);
@@ -45,20 +47,22 @@ pub fn asking(target: Target, caller: Arc<Caller>) -> Ask {
             Ok((embedded.embeddings, embedded.usage))
         }
         .boxed()
-    })
+    };
+    Way { limits: LIMITS, ask: Arc::new(ask) }
 }
 
 /// Asks the embedded model.
 #[cfg(feature = "local")]
-pub fn computing(engine: Arc<Engine>) -> Ask {
-    Arc::new(move |request, _| {
+pub fn computing(engine: Arc<Engine>) -> Way {
+    let ask = move |request: EmbedRequest, _: Arc<Upstream>| {
         let engine = Arc::clone(&engine);
         async move {
             let (embeddings, usage) = engine.embed_request(request).await?;
             Ok((embeddings, Some(usage)))
         }
         .boxed()
-    })
+    };
+    Way { limits: LOCAL_LIMITS, ask: Arc::new(ask) }
 }
 
 /// `known` is what the table has of the model.

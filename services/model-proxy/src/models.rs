@@ -159,8 +159,8 @@ impl Models {
         embed::check(name, &request, known)?;
         let (embeddings, usage) = match self.remote(name, upstream) {
             Some((target, caller)) => {
-                let ask = embed::asking(target, Arc::clone(caller));
-                self.batches.embed(&model, request, upstream, embed::LIMITS, &ask).await?
+                let way = embed::asking(target, Arc::clone(caller));
+                self.batches.embed(&model, request, upstream, &way).await?
             }
             None => self.embed_here(name, request, upstream).await?,
         };
@@ -207,12 +207,12 @@ impl Models {
             let message = format!("{} chats, it does not embed: use local/minilm", name.full());
             return Err(Error::invalid("model", message));
         }
-        let ask = embed::computing(Arc::clone(&self.local));
+        let way = embed::computing(Arc::clone(&self.local));
         // An ingestion fills batches of its own.
-        if request.inputs.len() > embed::LOCAL_LIMITS.inputs {
-            return ask(request, Arc::clone(upstream)).await;
+        if request.inputs.len() > way.limits.inputs {
+            return (way.ask)(request, Arc::clone(upstream)).await;
         }
-        self.batches.embed(&name.full(), request, upstream, embed::LOCAL_LIMITS, &ask).await
+        self.batches.embed(&name.full(), request, upstream, &way).await
     }
 
     #[cfg(not(feature = "local"))]

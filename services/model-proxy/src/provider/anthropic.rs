@@ -168,7 +168,8 @@ fn refusal_in_stream(event: &Value) -> Error {
     let error = &event["error"];
     let failure = match error["type"].as_str().unwrap_or_default() {
         "invalid_request_error" | "request_too_large" => Failure::BadRequest,
-        "authentication_error" | "permission_error" => Failure::Unauthenticated,
+        "authentication_error" => Failure::Unauthenticated,
+        "permission_error" => Failure::Forbidden,
         "billing_error" => Failure::Quota,
         "not_found_error" => Failure::NotFound,
         "rate_limit_error" => Failure::RateLimited { retry_after: None },

@@ -221,7 +221,7 @@ fn errors_mean_what_is_written_down() {
         ),
         (401, "authentication_error", "invalid x-api-key", "", Failure::Unauthenticated),
         (402, "billing_error", "no", "", Failure::Quota),
-        (403, "permission_error", "no", "", Failure::Unauthenticated),
+        (403, "permission_error", "no", "", Failure::Forbidden),
         (404, "not_found_error", "model: x", "", Failure::NotFound),
         (413, "request_too_large", "Request exceeds the maximum size", "", Failure::BadRequest),
         (413, "request_too_large", "prompt is too long", "", Failure::ContextLength),

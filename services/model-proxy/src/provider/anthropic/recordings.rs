@@ -242,6 +242,21 @@ fn what_breaks_a_stream_is_one_error_after_what_was_real() {
     let (events, outcome) = decode(golden::decoder(), [b"data: <html>\n\n".as_slice()]);
     assert!(events.is_empty());
     assert_eq!(outcome.unwrap_err().failure(), Some(Failure::Malformed));
+    for odd in ["[1]", "1", "{}", "null", "{\"type\":[]}"] {
+        let event = format!("data: {odd}\n\n");
+        let (events, outcome) = decode(golden::decoder(), [event.as_bytes()]);
+        assert!(events.is_empty() && outcome.is_err(), "{odd}");
+    }
+    for kind in ["message_start", "content_block_start", "content_block_delta", "message_delta"] {
+        for odd in [json!([1]), json!("x"), json!({"type": 1}), json!(null)] {
+            let name = if kind == "message_start" { "message" } else { "delta" };
+            let mut event = json!({"type": kind, "index": odd, "usage": odd, "content_block": odd});
+            event[name] = odd;
+            let stream = format!("data: {event}\n\n");
+            // Whatever it is called, it is no answer.
+            assert!(decode(golden::decoder(), [stream.as_bytes()]).1.is_err(), "{event}");
+        }
+    }
     let body = broken("overloaded_error").to_string();
     assert_eq!(whole(body.as_bytes()).1.unwrap_err().failure(), Some(Failure::Overloaded));
 }

@@ -98,6 +98,9 @@ impl Stream {
             return Err(malformed("a second answer began within the first"));
         }
         self.counts = Counts::default();
+        if !message.is_object() {
+            return Err(malformed("a message that is not a JSON object"));
+        }
         let content = message["content"].take();
         let whole = message["stop_reason"].is_string();
         let stop = json!({"stop_reason": message["stop_reason"].take(),
@@ -143,12 +146,11 @@ impl Stream {
     /// `last`: said when the answer was complete.
     fn message_delta(&mut self, mut event: Value, last: bool) {
         self.counts.update(event["usage"].take(), last);
-        let mut delta = event["delta"].take();
-        if let Value::String(reason) = delta["stop_reason"].take() {
-            self.stop = Some(reason);
-        }
-        for fields in [delta, event] {
-            let Value::Object(fields) = fields else { continue };
+        for fields in [event["delta"].take(), event] {
+            let Value::Object(mut fields) = fields else { continue };
+            if let Some(Value::String(reason)) = fields.remove("stop_reason") {
+                self.stop = Some(reason);
+            }
             let said = |(name, value): &(String, Value)| name != "type" && !value.is_null();
             self.extra.extend(fields.into_iter().filter(said));
         }

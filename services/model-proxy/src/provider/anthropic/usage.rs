@@ -35,13 +35,12 @@ impl Counts {
     /// Absent if the last count never came, as the first one knows no output, or
     /// if it is nothing: some servers fill in what they have not counted.
     pub(super) fn usage(&self) -> Option<Usage> {
-        let sum = self.last.then(|| self.sum())?;
-        (sum != Usage::default()).then_some(sum)
+        self.so_far().filter(|_| self.last)
     }
 
-    /// What has been counted so far: all input, and the output up to here.
+    /// What was counted until now: the input, and little of the output.
     pub(super) fn so_far(&self) -> Option<Usage> {
-        (!self.counts.is_empty()).then(|| self.sum())
+        Some(self.sum()).filter(|sum| *sum != Usage::default())
     }
 
     fn sum(&self) -> Usage {
@@ -101,6 +100,7 @@ mod tests {
             false,
         );
         assert_eq!(counts.usage(), None, "nor is the beginning the end");
+        assert_eq!(counts.so_far().unwrap().input_uncached, 43, "but it is something");
         counts.update(
             json!({"input_tokens": 61, "output_tokens": 9, "server_tool_use": null,
             "output_tokens_details": {"thinking_tokens": 4}}),
