@@ -7,7 +7,7 @@ SKEIN_PORT ?= 8080
 PLACES = $(if $(MESH),$(or $(PLACES_$(MESH)),$(error MESH=$(MESH): there is only MESH=regions)))
 PLACES_regions = --regions iad,nrt
 
-.PHONY: help demo up models build test bench chaos compat check install image
+.PHONY: help demo up models build test bench chaos compat fuzz check install image
 
 help: ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -40,6 +40,9 @@ compat: ## whether callers of the last release understand this contract
 bench: ## what the mesh costs: added time, CPU, memory, start, slow readers (BENCH="--quick", "--minutes 10")
 	@cargo build --release --locked -p gateway -p router -p model-proxy -p retrieval -p bench
 	@target/release/bench $(BENCH)
+
+fuzz: ## every decoder of providers' answers against a minute of broken ones (SECONDS_EACH=60)
+	@SKEIN_FUZZ_SECONDS=$(or $(SECONDS_EACH),60) cargo test -p model-proxy --locked --lib -- --nocapture would_send
 
 check: compat ## formatting, lints, documentation, compatibility of the contract
 	cargo fmt --all --check

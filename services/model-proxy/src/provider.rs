@@ -13,6 +13,8 @@ pub mod anthropic;
 mod arguments;
 mod extra;
 mod headers;
+#[cfg(test)]
+mod mutated;
 pub mod openai;
 #[cfg(test)]
 mod replay;

@@ -3,11 +3,20 @@
 //! Invariants:
 //! - The events do not depend on where the bytes were split, not even inside a
 //!   character or between CR and LF.
-//! - Memory is bounded: an event that grows past [`MAX_EVENT`] is an error.
+//! - Memory is bounded: an event that grows past [`MAX_EVENT`] is an error, and
+//!   what every event repeats (`id`) or keeps (`event`) is short.
+//! - Every byte is looked at once, however long its line is.
 //! - An event that the stream's end cuts short is not delivered.
 
 /// Longest event taken; a picture in base64 may travel as one.
 pub const MAX_EVENT: usize = 32 << 20;
+
+/// Longest name or id taken, because an id is repeated with every event; others
+/// are ignored as if the stream had none.
+const MAX_NAME: usize = 1 << 10;
+
+/// What a line's buffer may keep once the line is read.
+const KEEP: usize = 64 << 10;
 
 /// One event: `data` has its lines joined by `\n`; `name` is empty where the
 /// stream gives none, and `id` is the last one that the stream gave.
@@ -45,7 +54,7 @@ impl Parser {
                 bytes = &bytes[1..];
                 continue;
             }
-            let Some(end) = bytes.iter().position(|byte| matches!(byte, b'\n' | b'\r')) else {
+            let Some(end) = memchr::memchr2(b'\n', b'\r', bytes) else {
                 return self.extend(bytes);
             };
             self.extend(&bytes[..end])?;
@@ -77,9 +86,10 @@ impl Parser {
             let (field, value) = text.split_once(':').unwrap_or((text, ""));
             self.field(field, value.strip_prefix(' ').unwrap_or(value));
         }
-        // Keep the buffer's memory for the next line.
+        // Keep the buffer's memory for the next line, unless it was a giant.
         self.line = line;
         self.line.clear();
+        self.line.shrink_to(KEEP);
         Ok(())
     }
 
@@ -92,8 +102,10 @@ impl Parser {
                 }
                 None => self.data = Some(value.to_owned()),
             },
-            "event" => value.clone_into(&mut self.name),
-            "id" if !value.contains('\0') => value.clone_into(&mut self.id),
+            "event" if value.len() <= MAX_NAME => value.clone_into(&mut self.name),
+            "id" if value.len() <= MAX_NAME && !value.contains('\0') => {
+                value.clone_into(&mut self.id);
+            }
             _ => {} // comments, `retry` and what the format does not know
         }
     }
@@ -131,6 +143,36 @@ mod tests {
         let piece = vec![b'x'; MAX_EVENT / 2 + 1];
         assert_eq!(parser.push(&piece, &mut out), Ok(()));
         assert_eq!(parser.push(&piece, &mut out), Err(Broken::TooLong));
+    }
+
+    #[test]
+    fn a_long_id_is_not_repeated_with_every_event() {
+        let long = "x".repeat(MAX_NAME + 1);
+        let stream = format!("id: 1\nid: {long}\nevent: {long}\ndata: a\n\ndata: b\n\n");
+        let expected = [("", "1", "a"), ("", "1", "b")];
+        let expected = expected.map(|(name, id, data)| (name.into(), id.into(), data.into()));
+        assert_eq!(parse(&[stream.as_bytes()]), expected);
+    }
+
+    #[test]
+    fn a_giant_line_is_one_error_and_no_memory() {
+        let (mut parser, mut out) = (Parser::default(), Vec::new());
+        let piece = vec![b'x'; 16 << 10];
+        let mut taken = 0;
+        let broken = loop {
+            match parser.push(&piece, &mut out) {
+                Ok(()) => taken += piece.len(),
+                Err(broken) => break broken,
+            }
+            assert!(parser.line.capacity() <= 2 * MAX_EVENT, "{taken}");
+        };
+        assert_eq!((broken, taken), (Broken::TooLong, MAX_EVENT));
+        let (mut parser, large) = (Parser::default(), vec![b'x'; 1 << 20]);
+        parser.push(b"data: ", &mut out).unwrap();
+        parser.push(&large, &mut out).unwrap();
+        parser.push(b"\n\ndata: y\n\n", &mut out).unwrap();
+        assert_eq!(out.iter().map(|event| event.data.len()).collect::<Vec<_>>(), [1 << 20, 1]);
+        assert!(parser.line.capacity() <= KEEP);
     }
 
     #[test]
