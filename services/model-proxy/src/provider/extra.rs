@@ -1,4 +1,5 @@
-//! The caller's own fields of a dialect, on their way into a request.
+//! The caller's own fields of a dialect, on their way into a request, and
+//! fields of an answer that may be anything.
 //!
 //! Invariant: what the caller adds never replaces a field of ours.
 
@@ -39,4 +40,9 @@ fn fill(ours: &mut Map<String, Value>, theirs: Map<String, Value>) {
             (Some(_), _) => {}
         }
     }
+}
+
+/// Takes a field out of what may be no object, where indexing would panic.
+pub(super) fn take(value: &mut Value, name: &str) -> Value {
+    value.get_mut(name).map(Value::take).unwrap_or_default()
 }

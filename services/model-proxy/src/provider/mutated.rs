@@ -144,19 +144,23 @@ fn one(provider: &dyn Provider, bytes: &[u8], seed: u64) {
     }
 }
 
-/// A second each with the tests, a minute with `make fuzz`.
-fn turn() -> Duration {
+/// How long, and from which seed: a second each from the same one with the
+/// tests, a minute from a new one with `make fuzz`.
+fn turn() -> (Duration, u64) {
     #[expect(clippy::disallowed_methods, reason = "set by the Makefile for the tests alone")]
-    let seconds = std::env::var("SKEIN_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok());
-    Duration::from_secs(seconds.unwrap_or(1))
+    let asked = std::env::var("SKEIN_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok());
+    match asked {
+        Some(seconds) => (Duration::from_secs(seconds), fastrand::u64(..)),
+        None => (Duration::from_secs(1), 0),
+    }
 }
 
 fn turn_on(name: &str) {
     let (seeds, providers) = (seeds(), providers());
     let provider = providers.iter().find(|provider| &**provider.name() == name).unwrap();
-    let (begun, first) = (Instant::now(), fastrand::u64(..));
+    let (begun, (long, first)) = (Instant::now(), turn());
     let mut seed = first;
-    while begun.elapsed() < turn() {
+    while begun.elapsed() < long {
         seed = seed.wrapping_add(1);
         let bytes = mutate(&seeds, &mut Rng::with_seed(seed));
         let run = std::panic::AssertUnwindSafe(|| one(provider.as_ref(), &bytes, seed));
@@ -185,14 +189,14 @@ fn replicate_survives_what_nobody_would_send() {
 #[test]
 fn the_parser_is_the_same_however_what_nobody_would_send_is_cut() {
     let seeds = seeds();
-    let (begun, first) = (Instant::now(), fastrand::u64(..));
+    let (begun, (long, first)) = (Instant::now(), turn());
     let mut seed = first;
     let parse = |pieces: &[&[u8]]| {
         let (mut parser, mut out) = (sse::Parser::default(), Vec::new());
         let outcome = pieces.iter().try_for_each(|piece| parser.push(piece, &mut out));
         (out, outcome)
     };
-    while begun.elapsed() < turn() {
+    while begun.elapsed() < long {
         seed = seed.wrapping_add(1);
         let bytes = mutate(&seeds, &mut Rng::with_seed(seed));
         let whole = parse(&[&bytes]);

@@ -5,8 +5,10 @@
 //! - Our indexes are dense and in order; a call's id and name come once.
 //! - Every call has an id, because nobody could answer one without.
 
-use super::stream::take;
-use crate::provider::arguments::{self, Arguments};
+use crate::provider::{
+    arguments::{self, Arguments},
+    extra::take,
+};
 use serde_json::{Map, Value};
 use skein_proto::model::v1::ToolCallPiece;
 

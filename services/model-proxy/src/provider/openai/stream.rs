@@ -12,7 +12,7 @@
 use super::{calls::Calls, plain, refusal::Voice, usage};
 use crate::{
     error::{Error, Failure},
-    provider::{Decoder, Event},
+    provider::{Decoder, Event, extra::take},
     sse,
 };
 use serde_json::{Map, Value};
@@ -199,11 +199,6 @@ impl Decoder for Stream {
         self.chunk(answer, out)?;
         self.finish(out)
     }
-}
-
-/// Takes a field out of what may be no object.
-pub(super) fn take(value: &mut Value, name: &str) -> Value {
-    value.get_mut(name).map(Value::take).unwrap_or_default()
 }
 
 fn take_list(value: &mut Value, name: &str) -> Vec<Value> {
