@@ -50,6 +50,14 @@ impl Path {
     }
 }
 
+impl Path {
+    /// An error without any of our keys in it: some servers repeat what they
+    /// were sent.
+    fn hide(&self, error: Error) -> Error {
+        self.provider.keys().iter().fold(error, |error, key| key.hide(error))
+    }
+}
+
 pub struct Exchange {
     path: Path,
     /// The host that the key is for.
@@ -134,6 +142,7 @@ impl Exchange {
             path,
         };
         let sent = exchange.send(ask.request).await;
+        let sent = sent.map_err(|error| exchange.path.hide(error));
         sent.inspect_err(|error| exchange.close(Some(error)))?;
         Ok(exchange)
     }
@@ -158,6 +167,7 @@ impl Exchange {
                 return Some(Ok(event));
             }
             if let Some(error) = self.error.take() {
+                let error = self.path.hide(error);
                 self.ended = true;
                 self.close(Some(&error));
                 return Some(Err(error));

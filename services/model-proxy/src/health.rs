@@ -117,6 +117,16 @@ impl Health {
         report::of_model(&watched.pool(), Instant::now(), model)
     }
 
+    /// Each provider by its name, with its health and why it is not up.
+    pub fn each(&self) -> Vec<(Arc<str>, ModelHealth, String)> {
+        let now = Instant::now();
+        let one = |(name, watched): (&Arc<str>, &Watched)| {
+            let (health, reason) = report::of_provider(&watched.pool(), now);
+            (Arc::clone(name), health, reason)
+        };
+        self.providers.iter().map(one).collect()
+    }
+
     pub fn status(&self) -> Vec<ProviderStatus> {
         let now = Instant::now();
         let status =

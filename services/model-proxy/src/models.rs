@@ -20,7 +20,9 @@ use futures_util::StreamExt as _;
 use mesh::ready::Readiness;
 use skein_proto::{
     mesh::v1::ProviderStatus,
-    model::v1::{EmbedRequest, GenerateImageRequest, GenerateRequest, Model},
+    model::v1::{
+        EmbedRequest, GenerateImageRequest, GenerateRequest, Model, ModelHealth, ModelProvider,
+    },
 };
 use std::{sync::Arc, time::Duration};
 use tokio_util::task::AbortOnDropHandle;
@@ -72,6 +74,18 @@ impl Models {
         readiness: &Readiness,
     ) -> Vec<AbortOnDropHandle<()>> {
         self.remote.as_ref().map(|remote| remote.watch(settings, readiness)).unwrap_or_default()
+    }
+
+    /// Whose models can be called by any id.
+    pub fn open(&self, region: &str) -> Vec<ModelProvider> {
+        let each = self.remote.iter().flat_map(|remote| remote.health.each());
+        let one = |(name, health, health_reason): (Arc<str>, ModelHealth, String)| ModelProvider {
+            name: name.to_string(),
+            region: region.to_owned(),
+            health: health.into(),
+            health_reason,
+        };
+        each.map(one).collect()
     }
 
     /// How each provider is.

@@ -94,6 +94,19 @@ impl Key {
             headers.insert(name.clone(), value.clone());
         }
     }
+
+    /// The error without this key in its text.
+    #[must_use]
+    pub fn hide(&self, mut error: Error) -> Error {
+        let value = self.header.as_ref().and_then(|(_, value)| value.to_str().ok());
+        let secret = value.map(|value| value.strip_prefix("Bearer ").unwrap_or(value));
+        if let (Error::Provider { message, .. }, Some(secret)) = (&mut error, secret)
+            && !secret.is_empty()
+        {
+            *message = message.replace(secret, "***");
+        }
+        error
+    }
 }
 
 pub trait Provider: Send + Sync {

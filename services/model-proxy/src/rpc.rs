@@ -207,6 +207,7 @@ impl ModelService for ModelRpc {
             model.region.clone_from(&self.identity.region);
         }
         tracing::debug!(models = models.len(), "listed models");
-        Ok(Response::new(ListModelsResponse { models }))
+        let providers = self.models.open(&self.identity.region);
+        Ok(Response::new(ListModelsResponse { models, providers }))
     }
 }

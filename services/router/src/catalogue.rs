@@ -8,7 +8,7 @@
 use crate::error::Error;
 use crate::peers::ModelProxy;
 use mesh::call::Call;
-use skein_proto::model::v1::{ListModelsRequest, Model};
+use skein_proto::model::v1::{ListModelsRequest, ListModelsResponse};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
@@ -25,7 +25,7 @@ pub struct Catalogue {
 }
 
 struct Known {
-    models: Arc<[Model]>,
+    models: Arc<ListModelsResponse>,
     until: Instant,
 }
 
@@ -34,7 +34,7 @@ impl Catalogue {
         Self { model_proxy, known: Arc::default() }
     }
 
-    pub async fn models(&self, call: &Call) -> Result<Arc<[Model]>, Error> {
+    pub async fn models(&self, call: &Call) -> Result<Arc<ListModelsResponse>, Error> {
         let mut known = self.known.lock().await;
         match known.as_mut() {
             Some(fresh) if Instant::now() < fresh.until => Ok(Arc::clone(&fresh.models)),
@@ -57,7 +57,7 @@ impl Catalogue {
         }
     }
 
-    async fn ask(&self, call: &Call) -> Result<Arc<[Model]>, Error> {
+    async fn ask(&self, call: &Call) -> Result<Arc<ListModelsResponse>, Error> {
         let request = call.request(ListModelsRequest {});
         let mut model_proxy = self.model_proxy.clone();
         let answer = model_proxy.list_models(request);
@@ -66,6 +66,6 @@ impl Catalogue {
                 let text = "model-proxy did not say in time which models there are".to_owned();
                 mesh::error::status(mesh::error::Kind::DeadlineExceeded, None, None, text)
             })??;
-        Ok(answer.into_inner().models.into())
+        Ok(answer.into_inner().into())
     }
 }

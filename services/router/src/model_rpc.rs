@@ -75,7 +75,6 @@ impl ModelService for ModelRpc {
         request: Request<ListModelsRequest>,
     ) -> Result<Response<ListModelsResponse>, Status> {
         let call = Call::of(&request)?;
-        let models = self.models.list(&call).await?;
-        Ok(Response::new(ListModelsResponse { models }))
+        Ok(Response::new(self.models.list(&call).await?))
     }
 }

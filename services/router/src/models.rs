@@ -16,8 +16,8 @@ use mesh::call::Call;
 use mesh::error::{Kind, status};
 use skein_proto::agent::v1::RouteDecision;
 use skein_proto::model::v1::{
-    Capability, GenerateImageResponse, GenerateRequest, GenerateResponse, Model,
-    generate_image_response, generate_response,
+    Capability, GenerateImageResponse, GenerateRequest, GenerateResponse, ListModelsResponse,
+    Model, generate_image_response, generate_response,
 };
 use std::pin::Pin;
 use std::sync::Arc;
@@ -56,14 +56,14 @@ impl Models {
     }
 
     /// Every model, every alias that leads to one, and the agents.
-    pub async fn list(&self, call: &Call) -> Result<Vec<Model>, Error> {
+    pub async fn list(&self, call: &Call) -> Result<ListModelsResponse, Error> {
         let models = self.catalogue.models(call).await?;
-        let mut all = models.to_vec();
+        let mut all = models.models.clone();
         for name in self.agents.aliases.keys() {
             let Ok(decision) = route::resolve(name, &self.agents.aliases, &models) else {
                 continue;
             };
-            let target = models.iter().find(|model| model.id == decision.model);
+            let target = models.models.iter().find(|model| model.id == decision.model);
             let provider = decision.model.split('/').next().unwrap_or_default().to_owned();
             all.push(Model {
                 id: name.clone(),
@@ -78,7 +78,7 @@ impl Models {
             capabilities: vec![Capability::Chat.into()],
             ..Model::default()
         }));
-        Ok(all)
+        Ok(ListModelsResponse { models: all, providers: models.providers.clone() })
     }
 }
 

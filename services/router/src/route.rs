@@ -6,7 +6,7 @@
 
 use crate::error::Error;
 use skein_proto::agent::v1::RouteDecision;
-use skein_proto::model::v1::Model;
+use skein_proto::model::v1::ListModelsResponse;
 use std::collections::BTreeMap;
 
 /// Providers whose list of models may be incomplete: any id of theirs is worth
@@ -18,7 +18,7 @@ fn is_open(provider: &str) -> bool {
 pub fn resolve(
     name: &str,
     aliases: &BTreeMap<String, Vec<String>>,
-    models: &[Model],
+    models: &ListModelsResponse,
 ) -> Result<RouteDecision, Error> {
     if let Some(candidates) = aliases.get(name) {
         let found = candidates.iter().find_map(|id| available(id, models).map(|model| (id, model)));
@@ -39,14 +39,16 @@ pub fn resolve(
 }
 
 /// The region a model can be called in, if it can be called at all.
-fn available<'a>(id: &str, models: &'a [Model]) -> Option<&'a str> {
+fn available<'a>(id: &str, known: &'a ListModelsResponse) -> Option<&'a str> {
     let (provider, rest) = id.split_once('/')?;
-    let exact = models.iter().find(|model| model.id == id);
+    let exact = known.models.iter().find(|model| model.id == id).map(|model| &model.region);
     let open = || {
-        let known = is_open(provider) && !rest.is_empty();
-        models.iter().find(|model| known && model.provider == provider)
+        let models = known.models.iter().map(|model| (&model.provider, &model.region));
+        let providers = known.providers.iter().map(|provider| (&provider.name, &provider.region));
+        let mut all = models.chain(providers).filter(|_| is_open(provider) && !rest.is_empty());
+        all.find(|(name, _)| *name == provider).map(|(_, region)| region)
     };
-    exact.or_else(open).map(|model| model.region.as_str())
+    exact.or_else(open).map(String::as_str)
 }
 
 fn decided(model: &str, region: &str, rule: &str, reason: String) -> RouteDecision {
@@ -59,8 +61,12 @@ fn decided(model: &str, region: &str, rule: &str, reason: String) -> RouteDecisi
     }
 }
 
-fn unknown(name: &str, aliases: &BTreeMap<String, Vec<String>>, models: &[Model]) -> Error {
-    let ids = models.iter().map(|model| model.id.as_str());
+fn unknown(
+    name: &str,
+    aliases: &BTreeMap<String, Vec<String>>,
+    known: &ListModelsResponse,
+) -> Error {
+    let ids = known.models.iter().map(|model| model.id.as_str());
     let known = aliases.keys().map(String::as_str).chain(ids).collect::<Vec<_>>().join(", ");
     let name: String = name.chars().take(200).collect();
     Error::ModelNotFound { name, known }
@@ -69,15 +75,29 @@ fn unknown(name: &str, aliases: &BTreeMap<String, Vec<String>>, models: &[Model]
 #[cfg(test)]
 mod tests {
     use super::*;
+    use skein_proto::model::v1::{Model, ModelProvider};
 
-    fn models(ids: &[&str]) -> Vec<Model> {
+    fn models(ids: &[&str]) -> ListModelsResponse {
         let model = |id: &&str| Model {
             id: (*id).to_owned(),
             provider: id.split('/').next().unwrap().to_owned(),
             region: "iad".to_owned(),
             ..Model::default()
         };
-        ids.iter().map(model).collect()
+        ListModelsResponse { models: ids.iter().map(model).collect(), providers: Vec::new() }
+    }
+
+    #[test]
+    fn a_provider_that_lists_nothing_has_every_model() {
+        let one = ModelProvider {
+            name: "vllm".to_owned(),
+            region: "iad".to_owned(),
+            ..ModelProvider::default()
+        };
+        let known = ListModelsResponse { models: Vec::new(), providers: vec![one] };
+        let region = |name: &str| resolve(name, &BTreeMap::new(), &known).map(|one| one.region);
+        assert_eq!(region("vllm/any/thing").unwrap(), "iad");
+        assert!(region("vllm/").is_err() && region("other/model").is_err());
     }
 
     fn resolved(name: &str, ids: &[&str]) -> Option<String> {

@@ -112,7 +112,7 @@ impl Turn<'_> {
             return Err(Stop::Failed(failure("BUDGET_EXCEEDED", "the run has spent its budget")));
         }
         let models = self.ending.unless(self.models.list(&self.call)).await??;
-        let price = models.iter().find(|known| known.id == model);
+        let price = models.models.iter().find(|known| known.id == model);
         let price = price.and_then(|known| known.price.as_ref());
         if let (Some(tokens), Some(sampling)) =
             (affordable(&self.plan.limits, spent, price), request.sampling.as_mut())

@@ -1,9 +1,12 @@
-//! `skein status`: every machine of the mesh in one table.
+//! `skein status`: every machine of the mesh in one table, and whom the
+//! model-proxies call in another.
 //!
 //! Invariants:
 //! - A machine that could not be asked is a row with the reason, not a gap.
 //! - A machine that lacks something is a fact, not a failure: the exit code is
 //!   0 whenever the mesh could answer.
+
+mod providers;
 
 use crate::{
     connect::{Gateway, QUICK},
@@ -31,7 +34,11 @@ pub(crate) async fn run(
     let head = ["app", "machine", "region", "ready", "rtt", "in flight", "uptime", "reasons"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     rows.extend(machines.iter().map(row));
-    terminal.text(&render::table(&rows))
+    let text = render::table(&rows);
+    match providers::table(&machines) {
+        Some(providers) => terminal.text(&format!("{text}\n{providers}")),
+        None => terminal.text(&text),
+    }
 }
 
 /// Every machine the gateway knows of, itself first.
@@ -101,5 +108,6 @@ fn as_json(machine: &MachineStatus) -> Value {
         "uptime_ms": machine.uptime_ms,
         "rtt_us": machine.rtt_us,
         "error": render::present(&machine.error),
+        "providers": machine.providers.iter().map(providers::as_json).collect::<Vec<_>>(),
     })
 }

@@ -24,6 +24,21 @@ async fn status_is_a_row_a_machine() {
 }
 
 #[tokio::test]
+async fn status_shows_each_provider_with_what_is_wrong() {
+    let fake = Fake::start().await;
+    let text = fake.skein(&["status"]).await.out;
+    let row = text.lines().find(|line| line.starts_with("openai")).unwrap();
+    let words: Vec<_> = row.split_whitespace().collect();
+    assert_eq!(words[..8], ["openai", "m3", "degraded", "412", "ms", "-", "1", "of"], "{row}");
+    assert!(row.contains("PROVIDER_OVERLOADED 3s ago") && row.contains("open for 12 s"), "{row}");
+    let shown = fake.skein(&["status", "--json"]).await.json();
+    let provider = &shown["machines"][2]["providers"][0];
+    assert_eq!(provider["keys"][1]["refused"], "PROVIDER_QUOTA");
+    assert_eq!((&provider["probe_us"], &provider["p50_us"]), (&json!(null), &json!(412_000)));
+    assert_eq!(provider["breakers"][0]["state"], "open");
+}
+
+#[tokio::test]
 async fn config_shows_where_each_value_came_from_and_no_secret() {
     let fake = Fake::start().await;
     let ended = fake.skein(&["config"]).await;

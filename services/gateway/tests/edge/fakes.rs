@@ -233,6 +233,7 @@ impl ModelService for Models {
             |id: &str| Model { id: id.into(), provider: "openai".into(), ..Model::default() };
         Ok(Response::new(ListModelsResponse {
             models: vec![model("openai/gpt-x"), model("agent/default")],
+            ..ListModelsResponse::default()
         }))
     }
 }

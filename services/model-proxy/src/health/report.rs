@@ -58,7 +58,7 @@ pub fn of_model(pool: &Pool, now: Instant, model: &str) -> (ModelHealth, String)
 }
 
 /// The whole provider's health, and why it is not up.
-fn of_provider(pool: &Pool, now: Instant) -> (ModelHealth, String) {
+pub fn of_provider(pool: &Pool, now: Instant) -> (ModelHealth, String) {
     if let Some(failure) = pool.silent() {
         return (ModelHealth::Down, format!("does not answer ({})", failure.reason()));
     }

@@ -141,7 +141,7 @@ impl ModelService for &'static FakeModels {
             ..Model::default()
         };
         let models = vec![model("local/extractive"), model("local/minilm")];
-        Ok(Response::new(ListModelsResponse { models }))
+        Ok(Response::new(ListModelsResponse { models, ..ListModelsResponse::default() }))
     }
 }
 

@@ -7,7 +7,10 @@ use skein_proto::{
         GetMeshStatusResponse, Key, ListKeysRequest, ListKeysResponse, RevokeKeyRequest,
         RevokeKeyResponse, admin_service_server::AdminService,
     },
-    mesh::v1::{Identity, MachineStatus, Setting},
+    mesh::v1::{
+        Breaker, BreakerState, Identity, MachineStatus, ProviderKey, ProviderStatus, Setting,
+    },
+    model::v1::ModelHealth,
 };
 use tonic::{Request, Response, Status};
 
@@ -35,6 +38,33 @@ fn machine(app: &str, id: &str) -> MachineStatus {
         ready: true,
         uptime_ms: 61_000,
         ..MachineStatus::default()
+    }
+}
+
+fn provider() -> ProviderStatus {
+    let key = |label: &str, refused: &str| ProviderKey {
+        label: label.to_owned(),
+        refused: refused.to_owned(),
+        ..ProviderKey::default()
+    };
+    let breaker = Breaker {
+        model: "m".to_owned(),
+        key: "1".to_owned(),
+        state: BreakerState::Open.into(),
+        left_ms: 12_000,
+        failures: 5,
+        reason: "PROVIDER_OVERLOADED".to_owned(),
+    };
+    ProviderStatus {
+        name: "openai".to_owned(),
+        health: ModelHealth::Degraded.into(),
+        reason: "m key 1: open for 12 s after 5 failures (PROVIDER_OVERLOADED)".to_owned(),
+        p50_us: 412_000,
+        keys: vec![key("1", ""), key("2", "PROVIDER_QUOTA")],
+        breakers: vec![breaker],
+        last_error: "PROVIDER_OVERLOADED".to_owned(),
+        last_error_ms: 3_000,
+        ..ProviderStatus::default()
     }
 }
 
@@ -87,7 +117,10 @@ impl AdminService for Fake {
         let mut router = machine("skein-router", "m2");
         router.rtt_us = 1_500;
         router.degraded = vec!["no retrieval".to_owned()];
-        Ok(Response::new(GetMeshStatusResponse { machines: vec![gateway, router] }))
+        let mut model_proxy = machine("skein-model-proxy", "m3");
+        model_proxy.providers = vec![provider()];
+        let machines = vec![gateway, router, model_proxy];
+        Ok(Response::new(GetMeshStatusResponse { machines }))
     }
 
     async fn set_budget(
