@@ -5,7 +5,8 @@ use mesh::error;
 use providers::{Fake, Reply, openai};
 use serde_json::json;
 use skein_proto::model::v1::{EmbedInput, EmbedRequest, EmbedResponse, embed_input::Input};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 use tonic::{Code, Status};
 
 const MODEL: &str = "openai/text-embedding-3-small";

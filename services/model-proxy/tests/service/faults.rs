@@ -10,7 +10,8 @@ use futures_util::{StreamExt as _, stream};
 use mesh::error;
 use providers::{End, Failure, Fake, Gzip, Reply, anthropic, openai};
 use skein_proto::model::v1::FinishReason;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 use tonic::Code;
 
 const FIRST_TOKEN: Duration = Duration::from_millis(500);
@@ -101,6 +102,7 @@ async fn start(dialect: Dialect, impatient: bool) -> (Fake, Proxy) {
 }
 
 /// Plays one row; what is wrong with it, if anything.
+#[expect(clippy::print_stdout, reason = "the table is for people")]
 async fn play(dialect: Dialect, row: Row) -> Result<(), String> {
     let (fake, proxy) = start(dialect, row.impatient).await;
     fake.script("row", row.replies);
