@@ -37,7 +37,7 @@ compat: ## whether callers of the last release understand this contract
 	@scripts/compat.sh
 
 # A release build of its own takes about ten minutes on two cores, the measuring five.
-bench: ## what the mesh costs: added time, CPU, memory, start, slow readers (BENCH="--quick", "--minutes 10")
+bench: ## what the mesh costs: added time, CPU, memory, start, streams, slow readers (BENCH="--quick", "--only chunks")
 	@cargo build --release --locked -p gateway -p router -p model-proxy -p retrieval -p bench
 	@target/release/bench $(BENCH)
 

@@ -1,7 +1,7 @@
 //! The one HTTP client: connections to providers, and what breaks on them.
 //!
 //! Connections are hyper's own, one by one, and only the list of them is ours
-//! ([`host`]): a client that brings its own pool keeps one HTTP/2 connection to
+//! (`host`): a client that brings its own pool keeps one HTTP/2 connection to
 //! a host, so that the hundredth stream waits in silence; it cannot open one
 //! ahead of a call; and it does not say whether the connection that failed had
 //! been used before. Names, TCP, proxies, TLS and unpacking are the libraries'.

@@ -5,8 +5,8 @@
 //! HTTP/1.1 takes a connection per call.
 //!
 //! Invariants:
-//! - Nobody waits for a place while a connection has one, and whoever waits has
-//!   a connection under way for him.
+//! - Nobody waits who finds a place free when he asks, and whoever waits has a
+//!   connection under way for him.
 //! - Whoever still waits when no connection is under way any more is told so.
 //! - A connection that is too old gets no new calls as soon as there is a
 //!   younger one; calls on it end in their own time.
