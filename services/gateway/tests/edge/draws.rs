@@ -2,12 +2,14 @@
 
 use crate::{
     client::{Answer, h1, send},
-    world::{self, Running},
+    grpc::{bearer, models},
+    world::{self, ROOT, Running},
 };
 use http::Method;
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
-use skein_proto::model::v1::ImageDelivery;
+use skein_proto::model::v1::{GenerateImageRequest, ImageDelivery, generate_image_response::Event};
+use tonic::Code;
 
 const PATH: &str = "/v1/images/generations";
 /// `whole` in base64.
@@ -109,4 +111,22 @@ async fn a_client_that_leaves_takes_its_picture_with_it() {
     drop(answer);
     let soon = std::time::Duration::from_secs(10);
     tokio::time::timeout(soon, cancelled.wait_for(|count| *count == 1)).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn over_grpc_the_pieces_come_as_they_are_and_a_key_is_needed() {
+    let running = world::start(&[]).await;
+    let ask =
+        || GenerateImageRequest { model: "gpt-image".into(), ..GenerateImageRequest::default() };
+    let mut client = models(&running);
+    let mut stream = client.generate_image(bearer(ROOT, ask())).await.unwrap().into_inner();
+    let mut more = Vec::new();
+    while let Some(answer) = stream.message().await.unwrap() {
+        if let Some(Event::Image(piece)) = answer.event {
+            more.push(piece.more);
+        }
+    }
+    assert_eq!(more, [true, false]);
+    let refused = client.generate_image(bearer("sk-nobody", ask())).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated);
 }

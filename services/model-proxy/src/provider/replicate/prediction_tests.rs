@@ -174,3 +174,41 @@ fn pictures_come_as_urls_or_in_themselves() {
         assert!(Told::picture().body("succeeded", &json!({"output": output})).is_err(), "{output}");
     }
 }
+
+#[test]
+fn whatever_comes_is_an_answer_or_an_error_and_the_follows_end() {
+    let values = [
+        json!(null),
+        json!([]),
+        json!([1, null, {}]),
+        json!({}),
+        json!("x"),
+        json!(-1),
+        json!(1e300),
+        json!({"a": [null]}),
+        json!(u64::MAX),
+        json!("data:image/png;base64,"),
+        json!("99999999999%"),
+    ];
+    for wanted in [Wanted::Text { longest: Some(i64::MIN) }, Wanted::Pictures] {
+        for (status, odd) in ["starting", "succeeded", "failed", "?"]
+            .iter()
+            .flat_map(|s| values.iter().map(move |v| (s, v)))
+        {
+            let mut told = Told::new("", wanted);
+            let metrics = json!({"input_token_count": odd, "output_token_count": odd});
+            let body =
+                json!({"output": odd, "error": odd, "logs": odd, "urls": odd, "metrics": metrics});
+            let _ = told.decoder.whole(odd.to_string().as_bytes(), &mut told.out);
+            let _ = told.body(status, &body);
+            for name in ["output", "logs", "error", "done", ""] {
+                let _ = told.event(name, &odd.to_string(), &odd.to_string());
+            }
+            let lost = Some(Failure::Reset);
+            let follows = (0..100).take_while(|_| told.follow(lost).is_some()).count();
+            assert!(follows < 20, "{follows} after {status} {odd}");
+            let ends = told.out.iter().filter(|event| matches!(event, Event::Finished(_))).count();
+            assert!(ends <= 1, "{ends} ends after {status} {odd}");
+        }
+    }
+}
