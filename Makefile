@@ -26,7 +26,7 @@ build: ## build the four apps, the CLI and the emulator
 	@cargo build --workspace --locked
 
 test: build models ## everything that tests
-	@SKEIN_TEST_MODELS=$(MODELS) cargo test --workspace --locked --no-fail-fast
+	@SKEIN_TEST_MODELS=$(MODELS) scripts/test.sh
 
 # The release before is built first, for the deploy that rolls from it to this one.
 chaos: build ## disturb a mesh under load in every way and print what callers saw (20 minutes)

@@ -125,7 +125,7 @@ pub async fn two_regions(
 /// What every mesh of a scene has.
 pub fn common(spec: &mut Spec, scale: Scale, provider: &str) {
     spec.intervals = scale.intervals();
-    let of_provider = [("OPENAI_API_KEY", "sk-fake"), ("OPENAI_BASE_URL", provider)];
+    let of_provider = [("OPENAI_API_KEY", "sk-test-marker"), ("OPENAI_BASE_URL", provider)];
     let of_provider = of_provider.map(|(name, value)| (name.to_owned(), value.to_owned()));
     spec.app_mut("model-proxy").unwrap().secrets.extend(of_provider);
 }

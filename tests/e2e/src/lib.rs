@@ -24,7 +24,11 @@ use std::{
 /// The developer key of every mesh here.
 pub const KEY: &str = "sk-skein-0123456789abcdefghijklmnopqrstuvwxyz";
 
-/// A running mesh; stopped when dropped.
+/// In every key that a test gives to a provider.
+pub const PROVIDER_KEY: &str = "test-marker";
+
+/// A running mesh; stopped when dropped, once its logs are seen to be without a
+/// provider's key.
 pub struct Mesh {
     pub net: Flynet,
     /// `http://127.0.0.1:<port>`.
@@ -49,6 +53,14 @@ pub fn models() -> Option<PathBuf> {
     #[expect(clippy::disallowed_methods, reason = "set by the Makefile for the tests alone")]
     let dir = PathBuf::from(std::env::var("SKEIN_TEST_MODELS").ok()?);
     dir.join("minilm/model.safetensors").exists().then_some(dir)
+}
+
+impl Drop for Mesh {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            assert!(!self.logs().contains(PROVIDER_KEY), "a log tells a provider's key");
+        }
+    }
 }
 
 impl Mesh {

@@ -9,7 +9,8 @@ use std::time::Duration;
 async fn mesh_with_provider() -> (Mesh, providers::openai::Fake) {
     let fake = providers::openai::start().await.unwrap();
     let mesh = Mesh::with(|spec| {
-        let provider = [("OPENAI_API_KEY", "sk-fake"), ("OPENAI_BASE_URL", fake.url.as_str())];
+        let provider =
+            [("OPENAI_API_KEY", "sk-test-marker"), ("OPENAI_BASE_URL", fake.url.as_str())];
         let provider = provider.map(|(name, value)| (name.to_owned(), value.to_owned()));
         spec.app_mut("model-proxy").unwrap().secrets.extend(provider);
     })
@@ -33,9 +34,9 @@ async fn the_official_python_client_draws_with_both_providers() {
     let predictions = replicate::start().await.unwrap();
     let mesh = Mesh::with(|spec| {
         let providers = [
-            ("OPENAI_API_KEY", "sk-fake"),
+            ("OPENAI_API_KEY", "sk-test-marker"),
             ("OPENAI_BASE_URL", openai.url.as_str()),
-            ("REPLICATE_API_TOKEN", "r8_fake"),
+            ("REPLICATE_API_TOKEN", "r8_test-marker"),
             ("REPLICATE_BASE_URL", predictions.url.as_str()),
             ("SKEIN_PROVIDER__TRIES", "1"),
         ];

@@ -107,7 +107,8 @@ fn missing(sent: &Value, got: &Value, path: &str) -> Option<String> {
 async fn what_nobody_here_has_a_name_for_reaches_the_provider() {
     let fake = providers::openai::start().await.unwrap();
     let mesh = Mesh::with(|spec| {
-        let provider = [("OPENAI_API_KEY", "sk-fake"), ("OPENAI_BASE_URL", fake.url.as_str())];
+        let provider =
+            [("OPENAI_API_KEY", "sk-test-marker"), ("OPENAI_BASE_URL", fake.url.as_str())];
         let provider = provider.map(|(name, value)| (name.to_owned(), value.to_owned()));
         spec.app_mut("model-proxy").unwrap().secrets.extend(provider);
     })

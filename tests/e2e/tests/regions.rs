@@ -26,7 +26,8 @@ async fn two_regions() -> Option<(Mesh, providers::openai::Fake)> {
     let fake = providers::openai::start().await.unwrap();
     let mesh = Mesh::with(|spec| {
         spec.across(&["iad".to_owned(), "nrt".to_owned()]);
-        let provider = [("OPENAI_API_KEY", "sk-fake"), ("OPENAI_BASE_URL", fake.url.as_str())];
+        let provider =
+            [("OPENAI_API_KEY", "sk-test-marker"), ("OPENAI_BASE_URL", fake.url.as_str())];
         let provider = provider.map(|(name, value)| (name.to_owned(), value.to_owned()));
         spec.app_mut("model-proxy").unwrap().secrets.extend(provider);
     });

@@ -78,7 +78,7 @@ async fn mesh(fake: &Fake, env: &[(&str, &str)], change: impl FnOnce(&mut Spec))
     Mesh::with(|spec| {
         let proxy = spec.app_mut("model-proxy").unwrap();
         proxy.env.extend(owned(env));
-        let key = [("OPENAI_API_KEY", "sk-fake"), ("OPENAI_BASE_URL", fake.url.as_str())];
+        let key = [("OPENAI_API_KEY", "sk-test-marker"), ("OPENAI_BASE_URL", fake.url.as_str())];
         proxy.secrets.extend(owned(&key));
         change(spec);
     })

@@ -5,7 +5,7 @@
 //! - At most one call at a time probes; whatever becomes of it, the next may.
 //! - A call that began before the breaker last opened changes nothing: it tells
 //!   of what is known already.
-//! - It opens on failures alone; see [`Failure::counts`].
+//! - It opens on failures alone; see [`Failure::is_outage`].
 
 use super::cooldown::{Cooldown, Rests};
 use crate::error::Failure;

@@ -16,7 +16,7 @@ async fn start() -> (Fake, Proxy) {
     let fake = anthropic::start().await.unwrap();
     let proxy = Proxy::start(&[
         ("ANTHROPIC_BASE_URL", &fake.url),
-        ("ANTHROPIC_API_KEY", "sk-ant-test"),
+        ("ANTHROPIC_API_KEY", "sk-ant-test-marker"),
         ("SKEIN_PROVIDER__TRIES", "1"),
     ])
     .await;

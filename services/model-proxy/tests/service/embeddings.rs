@@ -16,7 +16,7 @@ async fn start(wait: &str) -> (Fake, Proxy) {
     let fake = openai::start().await.unwrap();
     let proxy = Proxy::start(&[
         ("OPENAI_BASE_URL", &fake.url),
-        ("OPENAI_API_KEY", "sk-test"),
+        ("OPENAI_API_KEY", "sk-test-marker"),
         ("SKEIN_EMBED__BATCH_WAIT", wait),
         ("SKEIN_PROVIDER__TRIES", "1"),
     ])

@@ -15,7 +15,7 @@ async fn start() -> (openai::Fake, Proxy) {
     let fake = openai::start().await.unwrap();
     let proxy = Proxy::start(&[
         ("OPENAI_BASE_URL", &fake.url),
-        ("OPENAI_API_KEY", "sk-test"),
+        ("OPENAI_API_KEY", "sk-test-marker"),
         ("SKEIN_PROVIDER__TRIES", "1"),
         ("SKEIN_PROVIDER__FIRST_TOKEN_TIMEOUT", "300ms"),
         ("SKEIN_PROVIDER__IDLE_TIMEOUT", "300ms"),

@@ -24,7 +24,7 @@ async fn start_with(more: &[(&str, &str)]) -> (Fake, Proxy) {
     let fake = replicate::start().await.unwrap();
     let mut settings = vec![
         ("REPLICATE_BASE_URL", fake.url.as_str()),
-        ("REPLICATE_API_TOKEN", "r8_test"),
+        ("REPLICATE_API_TOKEN", "r8_test-marker"),
         ("SKEIN_REPLICATE__FIRST_TOKEN_TIMEOUT", "30s"),
     ];
     settings.extend_from_slice(more);
@@ -215,7 +215,7 @@ async fn a_create_is_repeated_only_where_it_was_refused() {
 
 #[tokio::test]
 async fn another_token_takes_over_from_a_refused_one() {
-    let (fake, proxy) = start_with(&[("REPLICATE_API_TOKEN", "r8-wrong, r8-good")]).await;
+    let (fake, proxy) = start_with(&[("REPLICATE_API_TOKEN", "r8-test-marker-wrong, r8-test-marker-good")]).await;
     for _ in 0..2 {
         let answer = collect(&proxy, ask("replicate/a/b", "hi")).await.unwrap();
         assert_eq!(answer.text, "You said: hi");
