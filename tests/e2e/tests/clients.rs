@@ -2,9 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed setup is a failed test")]
 
-use e2e::{KEY, Mesh, python};
+use e2e::{KEY, Mesh, PROVIDER_KEY, python};
 use providers::replicate;
 use std::time::Duration;
+use tokio::time::Instant;
 
 async fn mesh_with_provider() -> (Mesh, providers::openai::Fake) {
     let fake = providers::openai::start().await.unwrap();
@@ -69,6 +70,32 @@ async fn the_official_python_client_understands_its_limits() {
     let secret = made["secret"].as_str().unwrap().to_owned();
     let script = move || python::run_as(&mesh, &secret, "limited_client.py");
     tokio::task::spawn_blocking(script).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_shows_the_provider_and_no_key() {
+    let (mesh, _fake) = mesh_with_provider().await;
+    let shown = move || {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let status = mesh.skein_json(&["status", "--json"]);
+            let machines = status["machines"].as_array().unwrap();
+            let mut providers =
+                machines.iter().filter_map(|machine| machine["providers"].as_array()).flatten();
+            let openai = providers.find(|provider| provider["name"] == "openai").cloned();
+            // Asked for its list of models at start, before anybody calls it.
+            if openai.as_ref().is_some_and(|provider| provider["health"] == "up") {
+                return (openai.unwrap(), mesh.skein(&["status"]));
+            }
+            assert!(Instant::now() < deadline, "{status:#}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    };
+    let (openai, text) = tokio::task::spawn_blocking(shown).await.unwrap();
+    assert_eq!(openai["keys"][0]["label"], "1");
+    assert!(openai["probe_us"].as_u64().is_some(), "{openai:#}");
+    assert!(text.lines().any(|line| line.starts_with("openai") && line.contains(" up ")), "{text}");
+    assert!(!text.contains(PROVIDER_KEY) && !openai.to_string().contains(PROVIDER_KEY));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,7 @@
 use super::{
     breaker::State,
     pool::Pool,
-    standing::{Cell, Standing},
+    standing::{Cell, Model, Standing},
 };
 use crate::error::Failure;
 use skein_proto::{
@@ -40,27 +40,27 @@ pub fn of_model(pool: &Pool, now: Instant, model: &str) -> (ModelHealth, String)
     let standings: Vec<_> =
         (0..pool.keys.len()).map(|key| pool.standing(now, model, key)).collect();
     let bad = standings.iter().filter(|standing| **standing != Standing::Good).count();
-    let (provider, reason) = of_provider(pool, now);
     if bad == 0 {
-        let tried = pool.models.contains_key(model);
-        return match provider {
-            ModelHealth::Down => (provider, reason),
-            _ if tried || pool.good.is_some() => (ModelHealth::Up, String::new()),
-            _ => (ModelHealth::Unspecified, String::new()),
+        let tried = pool.models.contains_key(model) || pool.good.is_some();
+        return match pool.silent() {
+            Some(failure) => (ModelHealth::Down, silence(failure)),
+            None if tried => (ModelHealth::Up, String::new()),
+            None => (ModelHealth::Unspecified, String::new()),
         };
     }
     let health = if bad == standings.len() { ModelHealth::Down } else { ModelHealth::Degraded };
     let mut reasons: Vec<_> =
         key_states(pool, now).iter().filter_map(|(label, key)| key_text(label, key)).collect();
-    let breakers = breakers(pool, now);
-    reasons.extend(breakers.iter().filter(|one| one.model == model).map(breaker_text));
+    let known = pool.models.get_key_value(model);
+    let breakers = known.into_iter().flat_map(|(name, known)| breakers_of(pool, now, name, known));
+    reasons.extend(breakers.map(|one| breaker_text(&one)));
     (health, reasons.join("; "))
 }
 
 /// The whole provider's health, and why it is not up.
 pub fn of_provider(pool: &Pool, now: Instant) -> (ModelHealth, String) {
     if let Some(failure) = pool.silent() {
-        return (ModelHealth::Down, format!("does not answer ({})", failure.reason()));
+        return (ModelHealth::Down, silence(failure));
     }
     let keys = key_states(pool, now);
     let refused = keys.iter().filter(|(_, key)| key.is_some()).count();
@@ -78,6 +78,10 @@ pub fn of_provider(pool: &Pool, now: Instant) -> (ModelHealth, String) {
         ModelHealth::Unspecified
     };
     (health, reasons.join("; "))
+}
+
+fn silence(failure: Failure) -> String {
+    format!("does not answer ({})", failure.reason())
 }
 
 pub fn status(name: &str, pool: &Pool, now: Instant) -> ProviderStatus {
@@ -116,40 +120,42 @@ fn key_states(pool: &Pool, now: Instant) -> Vec<(String, Option<(Duration, Failu
 
 /// What holds calls back, by model and key.
 fn breakers(pool: &Pool, now: Instant) -> Vec<Breaker> {
-    let mut all = Vec::new();
-    for (name, model) in &pool.models {
-        for (key, cell) in pool.keys.iter().zip(&model.cells) {
-            let named = Breaker {
-                model: name.to_string(),
-                key: key.label.to_string(),
-                ..Breaker::default()
-            };
-            all.extend(held_back(cell, now, named));
-        }
-    }
-    all
+    pool.models.iter().flat_map(|(name, model)| breakers_of(pool, now, name, model)).collect()
 }
 
-fn held_back(cell: &Cell, now: Instant, named: Breaker) -> Option<Breaker> {
-    let of = |state: BreakerState, left: Duration, (failures, failure): (u32, Failure)| Breaker {
-        state: state.into(),
-        left_ms: millis(left),
-        failures,
-        reason: failure.reason().to_owned(),
-        ..named
-    };
+fn breakers_of<'a>(
+    pool: &'a Pool,
+    now: Instant,
+    name: &'a str,
+    model: &'a Model,
+) -> impl Iterator<Item = Breaker> {
+    pool.keys.iter().zip(&model.cells).filter_map(move |(key, cell)| {
+        let (state, left, (failures, failure)) = held_back(cell, now)?;
+        Some(Breaker {
+            model: name.to_owned(),
+            key: key.label.to_string(),
+            state: state.into(),
+            left_ms: millis(left),
+            failures,
+            reason: failure.reason().to_owned(),
+        })
+    })
+}
+
+/// How, for how long, and after how many failures of which kind.
+fn held_back(cell: &Cell, now: Instant) -> Option<(BreakerState, Duration, (u32, Failure))> {
     if let Some(left) = cell.limited.left(now) {
         let failure = Failure::RateLimited { retry_after: Some(left) };
-        return Some(of(BreakerState::Limited, left, (0, failure)));
+        return Some((BreakerState::Limited, left, (0, failure)));
     }
     if let Some(left) = cell.forbidden.left(now) {
-        return Some(of(BreakerState::Refused, left, (0, Failure::Forbidden)));
+        return Some((BreakerState::Refused, left, (0, Failure::Forbidden)));
     }
     let cause = cell.breaker.cause()?;
     match cell.breaker.state(now) {
         State::Closed => None,
-        State::Open(left) => Some(of(BreakerState::Open, left, cause)),
-        State::HalfOpen { .. } => Some(of(BreakerState::HalfOpen, Duration::ZERO, cause)),
+        State::Open(left) => Some((BreakerState::Open, left, cause)),
+        State::HalfOpen { .. } => Some((BreakerState::HalfOpen, Duration::ZERO, cause)),
     }
 }
 

@@ -94,7 +94,8 @@ pub(crate) fn url(image: &Image) -> Option<&str> {
 
 pub(crate) async fn with_openai(more: &[(&str, &str)]) -> (openai::Fake, Proxy) {
     let fake = openai::start().await.unwrap();
-    let mut settings = vec![("OPENAI_BASE_URL", fake.url.as_str()), ("OPENAI_API_KEY", "sk-test-marker")];
+    let mut settings =
+        vec![("OPENAI_BASE_URL", fake.url.as_str()), ("OPENAI_API_KEY", "sk-test-marker")];
     settings.extend_from_slice(more);
     let proxy = Proxy::start(&settings).await;
     (fake, proxy)
@@ -102,7 +103,8 @@ pub(crate) async fn with_openai(more: &[(&str, &str)]) -> (openai::Fake, Proxy) 
 
 async fn with_replicate() -> (replicate::Fake, Proxy) {
     let fake = replicate::start().await.unwrap();
-    let settings = [("REPLICATE_BASE_URL", fake.url.as_str()), ("REPLICATE_API_TOKEN", "r8_test-marker")];
+    let settings =
+        [("REPLICATE_BASE_URL", fake.url.as_str()), ("REPLICATE_API_TOKEN", "r8_test-marker")];
     let proxy = Proxy::start(&settings).await;
     (fake, proxy)
 }

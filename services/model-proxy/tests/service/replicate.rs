@@ -215,7 +215,8 @@ async fn a_create_is_repeated_only_where_it_was_refused() {
 
 #[tokio::test]
 async fn another_token_takes_over_from_a_refused_one() {
-    let (fake, proxy) = start_with(&[("REPLICATE_API_TOKEN", "r8-test-marker-wrong, r8-test-marker-good")]).await;
+    let (fake, proxy) =
+        start_with(&[("REPLICATE_API_TOKEN", "r8-test-marker-wrong, r8-test-marker-good")]).await;
     for _ in 0..2 {
         let answer = collect(&proxy, ask("replicate/a/b", "hi")).await.unwrap();
         assert_eq!(answer.text, "You said: hi");
