@@ -95,7 +95,7 @@ fn memory(report: &Report, out: &mut String) -> std::fmt::Result {
     writeln!(out, "\nResident memory, MiB")?;
     for row in &report.memory {
         let apps = parts(&row.mib, 1);
-        writeln!(out, "  {:<12}{:<12}{:>7.1}  {apps}", row.target, row.when, row.together)?;
+        writeln!(out, "  {:<20}{:<12}{:>7.1}  {apps}", row.target, row.when, row.together)?;
     }
     writeln!(out, "\nExec to ready, ms, each app alone")?;
     for start in &report.starts {
