@@ -211,6 +211,14 @@ fn tell_keys(pool: &mut Pool, now: Instant, provider: &str) {
     }
 }
 
+fn log(mood: Mood, provider: &str, model: &str, key: &str, reason: &str) {
+    match mood {
+        Mood::Open => tracing::warn!(provider, model, key, reason, "breaker open"),
+        Mood::HalfOpen => tracing::info!(provider, model, key, reason, "breaker half-open"),
+        Mood::Closed => tracing::info!(provider, model, key, "breaker closed"),
+    }
+}
+
 impl Watched {
     fn pool(&self) -> MutexGuard<'_, Pool> {
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
@@ -225,13 +233,7 @@ impl Watched {
             }
             let key = &*key.label;
             let reason = cell.breaker.cause().map_or("", |(_, failure)| failure.reason());
-            match mood {
-                Mood::Open => tracing::warn!(provider, model = name, key, reason, "breaker open"),
-                Mood::HalfOpen => {
-                    tracing::info!(provider, model = name, key, reason, "breaker half-open");
-                }
-                Mood::Closed => tracing::info!(provider, model = name, key, "breaker closed"),
-            }
+            log(mood, provider, name, key, reason);
             cell.told = mood;
             if let Some(name) = self.label(name) {
                 let (provider, key) = (provider.to_owned(), key.to_owned());
