@@ -8,8 +8,8 @@
 //!   only those who come meanwhile are gathered, for `embed.batch_wait`.
 //! - A caller who leaves before the call takes his inputs with him; the call
 //!   ends when nobody waits for it any more.
-//! - What a provider refuses for its content is asked again in halves, so that
-//!   one bad input is one caller's error.
+//! - What a provider refuses for its content or answers at too great a length is
+//!   asked again in halves, so that one bad input is one caller's error.
 //!
 //! Only what differs in nothing but its inputs is gathered: same model, length,
 //! purpose and fields of the caller's own. Callers of different tenants share
@@ -313,9 +313,14 @@ fn answers(
 
 /// Whether another caller's inputs may be the reason.
 fn of_an_input(error: &Error) -> bool {
-    let content = [Failure::BadRequest, Failure::ContextLength, Failure::ContentFilter];
+    let reasons = [
+        Failure::BadRequest,
+        Failure::ContextLength,
+        Failure::ContentFilter,
+        Failure::TooLarge, // together, perhaps, and not alone
+    ];
     matches!(error, Error::Invalid { .. })
-        || error.failure().is_some_and(|failure| content.contains(&failure))
+        || error.failure().is_some_and(|failure| reasons.contains(&failure))
 }
 
 fn shares(

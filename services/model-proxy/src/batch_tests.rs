@@ -210,3 +210,15 @@ fn shares_are_exact_and_never_negative() {
     }
     assert_eq!(sum, usage.input_uncached);
 }
+
+#[test]
+fn what_is_too_much_together_may_do_alone() {
+    for (failure, halved) in [
+        (Failure::BadRequest, true),
+        (Failure::TooLarge, true),
+        (Failure::Unavailable, false),
+        (Failure::Quota, false),
+    ] {
+        assert_eq!(of_an_input(&Error::provider("p", failure, "no")), halved, "{failure:?}");
+    }
+}

@@ -222,7 +222,8 @@ fn premium(extra_json: &str) -> bool {
 
 /// All tokens of input, whatever their class.
 pub fn input(usage: &Usage) -> i64 {
-    usage.input_uncached + usage.input_cache_read + usage.input_cache_write
+    let cached = usage.input_cache_read.saturating_add(usage.input_cache_write);
+    usage.input_uncached.saturating_add(cached)
 }
 
 impl Drop for Record {

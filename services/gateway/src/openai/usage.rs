@@ -41,7 +41,8 @@ struct CompletionDetails {
 
 /// All input classes together.
 pub fn input_tokens(usage: &v1::Usage) -> i64 {
-    usage.input_uncached + usage.input_cache_read + usage.input_cache_write
+    let cached = usage.input_cache_read.saturating_add(usage.input_cache_write);
+    usage.input_uncached.saturating_add(cached)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "shown to people; money is counted in integers")]
@@ -50,7 +51,7 @@ pub fn usage(usage: &v1::Usage) -> Usage {
     Usage {
         prompt_tokens,
         completion_tokens: usage.output,
-        total_tokens: prompt_tokens + usage.output,
+        total_tokens: prompt_tokens.saturating_add(usage.output),
         prompt_tokens_details: PromptDetails {
             cached_tokens: usage.input_cache_read,
             cache_write_tokens: usage.input_cache_write,
@@ -92,13 +93,14 @@ impl ImageUsage {
     pub fn of(usage: &v1::Usage) -> Option<Self> {
         let (input_tokens, output_tokens) = (input_tokens(usage), usage.output);
         let kinds = |all: i64, image_tokens: i64| TokenKinds {
-            text_tokens: (all - image_tokens).max(0),
+            text_tokens: all.saturating_sub(image_tokens).max(0),
             image_tokens,
         };
-        (input_tokens + output_tokens > 0).then(|| Self {
+        let total_tokens = input_tokens.saturating_add(output_tokens);
+        (total_tokens > 0).then(|| Self {
             input_tokens,
             output_tokens,
-            total_tokens: input_tokens + output_tokens,
+            total_tokens,
             input_tokens_details: kinds(input_tokens, usage.input_image),
             output_tokens_details: kinds(output_tokens, usage.output_image),
             cost_usd: nano_usd(usage).map(|nano| nano as f64 / 1e9),
@@ -175,5 +177,19 @@ mod tests {
         assert!(shown.get("cost_usd").is_none());
         assert_eq!(dollars(12_345), "0.000012345");
         assert_eq!(dollars(2_500_000_000), "2.500000000");
+    }
+
+    #[test]
+    fn no_number_is_too_large() {
+        let most = i64::MAX;
+        let counted = v1::Usage {
+            input_uncached: most,
+            input_cache_read: most,
+            input_cache_write: most,
+            output: most,
+            ..v1::Usage::default()
+        };
+        assert_eq!(usage(&counted).total_tokens, most);
+        assert_eq!(ImageUsage::of(&counted).unwrap().total_tokens, most);
     }
 }

@@ -21,7 +21,7 @@ mod prediction;
 
 use super::{Ask, Key, Provider};
 use crate::{
-    config::ProviderSettings,
+    config::{Patience, ProviderSettings},
     error::{Error, Failure},
     exchange::related,
 };
@@ -42,7 +42,7 @@ pub struct Replicate {
     base: Arc<str>,
     host: String,
     keys: Vec<Key>,
-    /// After which a prediction cancels itself.
+    /// After which a prediction cancels itself: no call of ours takes longer.
     cancel_after: Duration,
 }
 
@@ -59,12 +59,14 @@ impl Replicate {
         let uri: http::Uri = base.parse().map_err(|_| {
             Error::invalid("REPLICATE_BASE_URL", format!("{base:?} is not an http(s) URL"))
         })?;
+        // Which models think for long, only the table of prices knows.
+        let longest = settings.patience.total.or(Patience::REASONING.total);
         Ok(Self {
             name: Arc::clone(&settings.name),
             base: base.into(),
             host: uri.host().unwrap_or_default().to_owned(),
             keys: super::bearers(settings)?,
-            cancel_after: settings.timers.total,
+            cancel_after: settings.timers.total.max(longest.unwrap_or_default()),
         })
     }
 

@@ -36,10 +36,14 @@ pub(super) fn answers(events: Events, record: Record) -> Answers<GenerateImageRe
                 return Some((vec![answer(event)], None));
             }
             Ok(Event::Delta(_)) => {
+                drop(events);
                 let error = Error::Local("a picture call brought text".to_owned());
                 return Some((vec![Err(broken(&mut record, &error).await)], None));
             }
             Err(error) => {
+                // A try that has ended says what it used: the picture that could
+                // not be delivered is drawn and paid for.
+                drop(events);
                 return Some((vec![Err(broken(&mut record, &error).await)], None));
             }
         };

@@ -193,6 +193,21 @@ async fn each_failure_of_a_picture_has_its_reason() {
 }
 
 #[tokio::test]
+async fn a_picture_that_cannot_be_delivered_is_paid_for_all_the_same() {
+    let (fake, proxy) = with_openai(&[]).await;
+    let url = "https://elsewhere.example/goose.png"; // none of the provider's hosts
+    let usage = serde_json::json!({"input_tokens": 7, "output_tokens": 1056});
+    let body = serde_json::json!({"created": 1, "data": [{"url": url}], "usage": usage});
+    fake.script("gpt-image-2", [Reply::json(200, &body)]);
+    let delivery = ImageDelivery::Data.into();
+    let asked = GenerateImageRequest { delivery, ..ask("openai/gpt-image-2") };
+    let status = collect(&proxy, asked).await.unwrap_err();
+    let told = |name: &str| error::metadata(&status, name).unwrap();
+    assert_eq!((told("input_tokens"), told("output_tokens")), ("7".into(), "1056".into()));
+    assert_eq!(told("cost_nano_usd"), (7 * 5_000 + 1056 * 30_000).to_string());
+}
+
+#[tokio::test]
 async fn a_large_picture_comes_in_pieces() {
     let (fake, proxy) = with_openai(&[]).await;
     let mut picture = PNG.to_vec();

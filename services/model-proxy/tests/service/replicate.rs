@@ -59,7 +59,7 @@ async fn an_answer_is_streamed_and_its_counts_are_looked_up() {
     let log = fake.log();
     assert_eq!(log[0].path, "/v1/models/meta/llama-3/predictions");
     assert_eq!(log[0].request["input"]["prompt"], "where do geese fly");
-    assert_eq!(log[0].headers["cancel-after"], "600s");
+    assert_eq!(log[0].headers["cancel-after"], "1800s");
     assert!(!log[0].headers.contains_key("prefer"));
     assert_eq!(count(&fake, "POST", "/predictions"), 1);
     assert_eq!(count(&fake, "POST", "/cancel"), 0, "what has ended is not called off");

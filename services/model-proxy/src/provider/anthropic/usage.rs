@@ -5,6 +5,7 @@
 //!   `message_delta` may correct what `message_start` said.
 //! - What a compaction used comes on top: the counts beside it leave it out.
 
+use crate::provider::extra;
 use serde_json::{Map, Value};
 use skein_proto::model::v1::Usage;
 
@@ -68,7 +69,7 @@ impl Counts {
 }
 
 fn classes(counts: &Map<String, Value>) -> Usage {
-    let count = |value: Option<&Value>| value.and_then(Value::as_i64).unwrap_or_default().max(0);
+    let count = |value: Option<&Value>| value.and_then(extra::count).unwrap_or_default();
     let of = |outer: &str, inner: &str| count(counts.get(outer).and_then(|value| value.get(inner)));
     let hour = of("cache_creation", "ephemeral_1h_input_tokens");
     let kept = hour.saturating_add(of("cache_creation", "ephemeral_5m_input_tokens"));

@@ -48,7 +48,7 @@ pub(super) fn read(voice: &Voice, inputs: usize, body: &[u8]) -> Result<Embedded
     if length == 0 || embeddings.iter().any(|embedding| embedding.values.len() != length) {
         return Err(voice.malformed("embeddings are missing or differ in length"));
     }
-    let tokens = answer["usage"]["prompt_tokens"].as_i64();
+    let tokens = extra::count(&answer["usage"]["prompt_tokens"]).filter(|tokens| *tokens > 0);
     let usage = tokens.map(|tokens| Usage { input_uncached: tokens, ..Usage::default() });
     Ok(Embedded { embeddings, usage })
 }
@@ -102,6 +102,8 @@ mod tests {
         assert_eq!(read_floats.embeddings[0].values, [1.0, 0.5]);
         assert_eq!(read_floats.usage.unwrap().input_uncached, 3);
         assert_eq!(read_base64.usage, None, "unknown is not zero");
+        let zero = br#"{"data":[{"embedding":[1]}],"usage":{"prompt_tokens":0}}"#;
+        assert_eq!(read(1, zero).unwrap().usage, None, "nor is zero a count");
     }
 
     #[test]

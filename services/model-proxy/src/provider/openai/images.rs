@@ -130,6 +130,11 @@ impl Images {
         }
     }
 
+    /// What has come so far is paid for, whatever becomes of it.
+    fn counted(&self) -> Usage {
+        Usage { images: self.come.into(), ..self.usage.unwrap_or_default() }
+    }
+
     fn finish(&mut self, extra: Value, out: &mut Vec<Event>) {
         let unnamed =
             |(name, value): &(String, Value)| !FIELDS.contains(&name.as_str()) && !value.is_null();
@@ -140,10 +145,8 @@ impl Images {
         let extra_json =
             if extra.is_empty() { String::new() } else { Value::Object(extra).to_string() };
         self.finished = true;
-        let mut usage = self.usage.take().unwrap_or_default();
-        usage.images = self.come.into();
         out.push(Event::Finished(Finished {
-            usage: Some(usage),
+            usage: Some(self.counted()),
             extra_json,
             ..Finished::default()
         }));
@@ -205,11 +208,15 @@ impl Decoder for Images {
         self.finish(answer, out);
         Ok(())
     }
+
+    fn used(&self) -> Option<Usage> {
+        Some(self.counted()).filter(|usage| *usage != Usage::default())
+    }
 }
 
 /// Tokens of text and of pictures, each in its class.
 fn add(usage: &mut Usage, told: &Value) {
-    let count = |value: &Value| value.as_i64().unwrap_or_default().max(0);
+    let count = |value: &Value| extra::count(value).unwrap_or_default();
     let (input, output) = (count(&told["input_tokens"]), count(&told["output_tokens"]));
     let details = &told["output_tokens_details"];
     // Without details all that comes out is picture.
@@ -302,7 +309,8 @@ mod tests {
         };
         let usage = json!({"input_tokens": 5, "output_tokens": 100,
             "input_tokens_details": {"text_tokens": 3, "image_tokens": 2}});
-        for _ in 0..2 {
+        assert_eq!(decoder.used(), None);
+        for come in 1..=2 {
             let partial = json!({"type": "image_generation.partial_image", "b64_json": png,
                 "partial_image_index": 0});
             push(&mut decoder, partial).unwrap();
@@ -310,6 +318,8 @@ mod tests {
             let done = json!({"type": "image_generation.completed", "b64_json": png,
                 "usage": usage, "size": "64x64"});
             push(&mut decoder, done).unwrap();
+            let used = decoder.used().unwrap();
+            assert_eq!((used.images, used.output), (come, 100 * come), "whatever comes of it");
         }
         let broken = json!({"type": "image_generation.completed", "b64_json": "PHN2Zz4="});
         let mut other = self::decoder(&json!({}));

@@ -5,17 +5,20 @@
 //!   output with the reasoning in it.
 //! - What is not said is unknown: no usage at all, rather than one of zeros.
 
+use crate::provider::extra;
 use serde_json::Value;
 use skein_proto::model::v1::Usage;
 
 /// Of a chunk or an answer; Groq and Moonshot have had places of their own.
 pub(super) fn find(chunk: &Value) -> Option<Usage> {
     let places = [&chunk["usage"], &chunk["x_groq"]["usage"], &chunk["choices"][0]["usage"]];
-    places.into_iter().find(|place| place.is_object()).map(read)
+    let told = places.into_iter().filter(|place| place.is_object()).map(read);
+    // Some servers fill in what they have not counted.
+    told.into_iter().find(|usage| *usage != Usage::default())
 }
 
 fn read(usage: &Value) -> Usage {
-    let count = |value: &Value| value.as_i64().unwrap_or_default().max(0);
+    let count = |value: &Value| extra::count(value).unwrap_or_default();
     let first = |places: [&Value; 3]| places.into_iter().map(count).find(|count| *count > 0);
     let (input, output) = (count(&usage["prompt_tokens"]), count(&usage["completion_tokens"]));
     let input_details = &usage["prompt_tokens_details"];
@@ -72,6 +75,9 @@ mod tests {
             "completion_tokens_details": {"reasoning_tokens": 2}});
         assert_eq!(classes(json!({"usage": beside})), (10, 0, 5, 2));
         assert_eq!(find(&json!({"usage": null, "choices": []})), None);
+        let zeros = json!({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0});
+        assert_eq!(find(&json!({"usage": zeros})), None, "zeros are no count");
+        assert_eq!(classes(json!({"usage": zeros, "x_groq": {"usage": counts}})), (10, 0, 3, 0));
     }
 
     #[test]
@@ -79,6 +85,7 @@ mod tests {
         let most = json!(i64::MAX);
         let usage = json!({"prompt_tokens": most, "completion_tokens": most, "total_tokens": most,
             "completion_tokens_details": {"reasoning_tokens": most}});
-        assert_eq!(find(&json!({"usage": usage})).unwrap().output, i64::MAX);
+        let usage = find(&json!({"usage": usage})).unwrap();
+        assert_eq!((usage.input_uncached, usage.output), (1_000_000_000_000, 1_000_000_000_000));
     }
 }

@@ -75,7 +75,7 @@ fn a_question_alone_is_the_prompt() {
     request.extra_json = r#"{"min_tokens":2,"prompt":"mine"}"#.into();
     let ask = provider().generate("meta/llama-3", &request).unwrap().request;
     assert_eq!((ask.method().as_str(), ask.uri().host()), ("POST", Some("api.replicate.com")));
-    assert_eq!(ask.headers()["cancel-after"], "90s");
+    assert_eq!(ask.headers()["cancel-after"], "1800s");
     assert!(!ask.headers().contains_key("prefer") && !ask.headers().contains_key("authorization"));
     let body = body(&ask);
     let system = body["input"]["system_prompt"].as_str().unwrap();

@@ -8,7 +8,7 @@ use super::{NAME, malformed};
 use crate::{
     error::{Error, Failure},
     pictures,
-    provider::Event,
+    provider::{Event, extra},
 };
 use serde_json::Value;
 use skein_proto::model::v1::{
@@ -60,7 +60,7 @@ pub(super) fn pictures(output: &Value, out: &mut Vec<Event>) -> Result<(), Error
 
 pub(super) fn finished(wanted: Wanted, prediction: &Value) -> Finished {
     let metrics = &prediction["metrics"];
-    let count = |name: &str| metrics[name].as_i64().filter(|count| *count >= 0);
+    let count = |name: &str| extra::count(&metrics[name]);
     let (input, output) = (count("input_token_count"), count("output_token_count"));
     match wanted {
         Wanted::Text { longest } => {
@@ -77,6 +77,7 @@ pub(super) fn finished(wanted: Wanted, prediction: &Value) -> Finished {
         Wanted::Pictures => {
             let images = match &prediction["output"] {
                 Value::Array(urls) => i64::try_from(urls.len()).unwrap_or(i64::MAX),
+                Value::Null => 0,
                 _ => 1,
             };
             let usage = Some(Usage { images, ..Usage::default() });

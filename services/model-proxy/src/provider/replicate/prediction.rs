@@ -19,7 +19,7 @@ use crate::{
 };
 use bytes::Bytes;
 use serde_json::Value;
-use skein_proto::model::v1::{Delta, ImageProgress, delta::Piece};
+use skein_proto::model::v1::{Delta, ImageProgress, Usage, delta::Piece};
 use std::{sync::Arc, time::Duration};
 
 /// How often a stream that broke is taken up again.
@@ -51,6 +51,8 @@ pub(super) struct Prediction {
     done: Option<String>,
     /// Nothing runs there any more.
     over: bool,
+    /// Of a success: it is paid for, whatever becomes of its output.
+    used: Option<Usage>,
 }
 
 impl Prediction {
@@ -70,6 +72,7 @@ impl Prediction {
             polls: 0,
             done: None,
             over: false,
+            used: None,
         }
     }
 
@@ -88,11 +91,13 @@ impl Prediction {
         match status {
             "succeeded" => {
                 self.over = true;
+                let finished = output::finished(self.wanted, prediction);
+                self.used = finished.usage;
                 match self.wanted {
                     Wanted::Text { .. } => self.rest(&output::text(&prediction["output"]), out)?,
                     Wanted::Pictures => output::pictures(&prediction["output"], out)?,
                 }
-                out.push(Event::Finished(output::finished(self.wanted, prediction)));
+                out.push(Event::Finished(finished));
             }
             "failed" | "canceled" | "aborted" => {
                 self.over = true;
@@ -259,6 +264,10 @@ impl Decoder for Prediction {
 
     fn request_id(&self) -> Option<&str> {
         self.id.as_deref()
+    }
+
+    fn used(&self) -> Option<Usage> {
+        self.used
     }
 }
 

@@ -170,6 +170,7 @@ fn pictures_come_as_urls_or_in_themselves() {
     assert_eq!(first.image.as_ref().unwrap().source, Some(Source::Url(url.into())));
     assert_eq!(second.image.as_ref().unwrap().media_type, "image/png");
     assert_eq!(end.usage.unwrap().images, 2);
+    assert_eq!(told.decoder.used(), end.usage, "paid for before it is delivered");
     for output in [json!("no picture"), json!([]), json!(null), json!({"a": 1})] {
         assert!(Told::picture().body("succeeded", &json!({"output": output})).is_err(), "{output}");
     }
