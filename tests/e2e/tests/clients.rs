@@ -54,6 +54,28 @@ async fn the_official_python_client_draws_with_both_providers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_official_python_client_chats_with_every_provider() {
+    let openai = providers::openai::start().await.unwrap();
+    let anthropic = providers::anthropic::start().await.unwrap();
+    let predictions = replicate::start().await.unwrap();
+    let mesh = Mesh::with(|spec| {
+        let variables = [
+            ("OPENAI_API_KEY", "sk-fake"),
+            ("OPENAI_BASE_URL", openai.url.as_str()),
+            ("ANTHROPIC_API_KEY", "sk-ant-fake"),
+            ("ANTHROPIC_BASE_URL", anthropic.url.as_str()),
+            ("REPLICATE_API_TOKEN", "r8_fake"),
+            ("REPLICATE_BASE_URL", predictions.url.as_str()),
+        ];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        spec.app_mut("model-proxy").unwrap().secrets.extend(variables);
+    })
+    .await;
+    let run = move || python::run(&mesh, "providers_client.py");
+    tokio::task::spawn_blocking(run).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_official_python_client_understands_its_limits() {
     let (mesh, _fake) = mesh_with_provider().await;
     let mesh = std::sync::Arc::new(mesh);
