@@ -118,8 +118,14 @@ impl Caller {
         let budget = self.budgets.get(target.provider.name());
         budget.inspect(|budget| budget.deposit());
         let (mut tried, mut tries) = (Vec::new(), 0);
+        let mut cause: Option<Error> = None;
         loop {
-            let mut permit = self.permit(target, &tried, total).await?;
+            // Of two reasons the one that was met comes before the one that keeps
+            // us from meeting it again.
+            let mut permit = match self.permit(target, &tried, total).await {
+                Ok(permit) => permit,
+                Err(error) => return Err(cause.unwrap_or(error)),
+            };
             tries += 1;
             let error = match self.attempt(target, &mut permit, want()?, total).await {
                 Ok(got) => return Ok((got, permit, tries)),
@@ -137,6 +143,7 @@ impl Caller {
             }
             let provider = Arc::clone(target.provider.name());
             metrics::counter!("skein_model_retries_total", "provider" => provider).increment(1);
+            cause = Some(error.after(tries));
             sleep(pause).await;
         }
     }
@@ -153,7 +160,8 @@ impl Caller {
                 Choice::Wait { left, .. }
                     if left <= self.settings.longest_wait && Instant::now() + left < total =>
                 {
-                    sleep(left).await;
+                    // Not all who wait in the same instant.
+                    sleep(left + (left / 10).mul_f64(fastrand::f64())).await;
                 }
                 Choice::Wait { failure, .. } => {
                     let message = match failure {
@@ -222,7 +230,9 @@ impl Caller {
                 | Failure::Forbidden
                 | Failure::Quota
         );
-        if fresh && of_the_key {
+        // Once a key has come round again, the others cannot be used.
+        let round = tried.iter().enumerate().any(|(at, key)| tried[..at].contains(key));
+        if fresh && of_the_key && !round {
             return Some(Duration::ZERO);
         }
         let pause = again.pause(tries, fastrand::f64())?;

@@ -21,13 +21,15 @@ use mesh::error::ServiceError;
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 use tokio::{
     sync::oneshot,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 /// Largest answer taken whole: 2048 embeddings of 3072 floats in base64.
 pub const MAX_BODY: usize = 64 << 20;
 /// Largest error answer that is read for its message.
 const MAX_ERROR: usize = 64 << 10;
+/// How long the words of an error may take that is known by its status.
+const WORDS: Duration = Duration::from_secs(2);
 /// How long a provider may take to hear that nobody waits any more.
 const ABANDON: Duration = Duration::from_secs(10);
 
@@ -60,8 +62,8 @@ impl Path {
 
 pub struct Exchange {
     path: Path,
-    /// The host that the key is for.
-    host: Option<String>,
+    /// Where the key may go.
+    home: Home,
     decoder: Box<dyn Decoder>,
     reply: Option<Reply>,
     streamed: bool,
@@ -123,10 +125,10 @@ impl Exchange {
 
     async fn sent(path: Path, ask: Ask) -> Result<Self, Error> {
         let first = Instant::now() + path.timers.first_token;
-        let host = ask.request.uri().host().map(str::to_owned);
-        let inside = Some(path.upstream.enter(host.as_deref()));
+        let home = Home::of(ask.request.uri());
+        let inside = Some(path.upstream.enter(home.host.as_deref()));
         let mut exchange = Self {
-            host,
+            home,
             decoder: ask.decoder,
             reply: None,
             streamed: false,
@@ -185,7 +187,7 @@ impl Exchange {
     }
 
     async fn send(&mut self, mut request: http::Request<Bytes>) -> Result<(), Error> {
-        if related(self.host.as_deref(), request.uri().host()) {
+        if self.home.trusts(request.uri()) {
             self.path.key.put(request.headers_mut());
         }
         let (deadline, failure) = self.deadline(true);
@@ -200,8 +202,10 @@ impl Exchange {
         self.request_id = request_id(reply.headers());
         if !(200..300).contains(&status) {
             let headers = reply.headers().clone();
-            // A body that does not come changes the message, never the failure.
-            let body = self.body(&mut reply, MAX_ERROR).await.unwrap_or_default();
+            // A body that does not come changes the message, never the failure,
+            // and nobody waits long for words.
+            let body = timeout(WORDS, self.body(&mut reply, MAX_ERROR)).await;
+            let body = body.ok().and_then(Result::ok).unwrap_or_default();
             return Err(refused(self.path.provider.as_ref(), status, &headers, &body));
         }
         self.streamed = match kind(reply.headers()) {
@@ -277,6 +281,11 @@ impl Exchange {
             let Some(Follow { request, after }) = self.decoder.follow(failure, events) else {
                 return match lost {
                     _ if !events.is_empty() => Ok(()),
+                    // It has begun there: no failure of a later request makes it
+                    // look as if nothing had been sent.
+                    Some(lost) if !self.path.provider.repeats_blindly() => {
+                        Err(self.error(Failure::Cut, &format!("lost sight of what began: {lost}")))
+                    }
                     Some(lost) => Err(lost),
                     None => Err(self.error(Failure::Cut, "the answer ended before its last event")),
                 };
@@ -362,14 +371,14 @@ impl Drop for Exchange {
             return;
         }
         let Some(mut request) = self.decoder.abandon() else { return };
-        if related(self.host.as_deref(), request.uri().host()) {
+        if self.home.trusts(request.uri()) {
             self.path.key.put(request.headers_mut());
         }
         let transport = Arc::clone(&self.path.transport);
         let sending = Sending { repeatable: true, ..self.path.sending() };
         // Outlives its call, because the call is what has ended.
         tokio::spawn(async move {
-            let told = tokio::time::timeout(ABANDON, transport.send(request, sending)).await;
+            let told = timeout(ABANDON, transport.send(request, sending)).await;
             if !matches!(told, Ok(Ok(reply)) if reply.status() < 400) {
                 tracing::warn!("could not tell a provider to stop; it may bill the rest");
             }
@@ -400,6 +409,25 @@ impl Decoder for Undecoded {
 
 const fn is_timer(failure: Failure) -> bool {
     matches!(failure, Failure::FirstTokenTimeout | Failure::IdleTimeout | Failure::TotalTimeout)
+}
+
+/// Where the first request of a call went.
+struct Home {
+    host: Option<String>,
+    secure: bool,
+}
+
+impl Home {
+    fn of(uri: &http::Uri) -> Self {
+        let secure = uri.scheme() == Some(&http::uri::Scheme::HTTPS);
+        Self { host: uri.host().map(str::to_owned), secure }
+    }
+
+    /// Whether the key may go there too, and not in clear if it did not.
+    fn trusts(&self, uri: &http::Uri) -> bool {
+        let secure = uri.scheme() == Some(&http::uri::Scheme::HTTPS);
+        related(self.host.as_deref(), uri.host()) && (secure || !self.secure)
+    }
 }
 
 /// Whether a key for `ours` may go to `theirs`: the same host, or another one

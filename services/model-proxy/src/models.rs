@@ -33,6 +33,9 @@ use std::future::{Ready, ready};
 #[cfg(feature = "local")]
 use crate::local::{self, Engine};
 
+/// Names are kept, logged and shown.
+const LONGEST_NAME: usize = 256;
+
 pub struct Models {
     remote: Option<Remote>,
     batches: Arc<Batches>,
@@ -97,6 +100,11 @@ impl Models {
     pub async fn find(&self, model: &str) -> Result<Name, Error> {
         if model.is_empty() {
             return Err(Error::invalid("model", "must not be empty"));
+        }
+        if model.len() > LONGEST_NAME {
+            let message =
+                format!("is {} bytes long, at most {LONGEST_NAME} are taken", model.len());
+            return Err(Error::invalid("model", message));
         }
         let (provider, id) = model.split_once('/').unwrap_or(("", model));
         #[cfg(feature = "local")]

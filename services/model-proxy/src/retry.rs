@@ -32,7 +32,9 @@ pub const fn again(failure: Failure, blindly: bool) -> Again {
         Failure::Unreachable | Failure::ConnectTimeout => Again::Soon,
         Failure::RateLimited { retry_after: Some(wait) } => Again::After(wait),
         Failure::RateLimited { retry_after: None } => Again::Soon,
-        Failure::Overloaded => Again::Slowly,
+        // It may come from a proxy before the provider, after the deed.
+        Failure::Overloaded if blindly => Again::Slowly,
+        Failure::Overloaded => Again::Never,
         Failure::Unavailable | Failure::Reset | Failure::Malformed | Failure::Cut if blindly => {
             Again::Soon
         }
@@ -119,6 +121,7 @@ mod tests {
             assert_eq!(again(failure, true), Again::Soon);
             assert_eq!(again(failure, false), Again::Never);
         }
+        assert_eq!(again(Failure::Overloaded, false), Again::Never);
         assert_eq!(again(Failure::Unreachable, false), Again::Soon, "nothing was sent");
         assert_eq!(again(Failure::Quota, true), Again::Never);
     }

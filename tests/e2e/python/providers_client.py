@@ -47,9 +47,10 @@ def fails(kind, call):
 
 
 for provider in ["openai", "anthropic"]:
-    fails(openai.RateLimitError, lambda: chat(model=f"{provider}/error-quota", messages=question))
     long = fails(
         openai.BadRequestError, lambda: chat(model=f"{provider}/error-context", messages=question)
     )
     assert long.code == "context_length_exceeded", long
+    # Last: a key that has nothing left to spend rests for every model.
+    fails(openai.RateLimitError, lambda: chat(model=f"{provider}/error-quota", messages=question))
 print("ok")

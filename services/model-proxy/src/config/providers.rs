@@ -169,7 +169,10 @@ fn one(reader: &mut Reader<'_>, known: &Known, timers: Timers) -> Option<Provide
     }
     let base_url = whole(&given, known.path);
     if base_url.is_none() {
-        reader.complain(address_key, "must be a URL that begins with http:// or https://");
+        reader.complain(
+            address_key,
+            "must be a URL that begins with http:// or https://, without a user",
+        );
     }
     Some(ProviderSettings {
         name: known.name.into(),
@@ -203,6 +206,8 @@ fn whole(address: &str, path: &str) -> Option<String> {
     let rest = address.strip_prefix("https://").or_else(|| address.strip_prefix("http://"))?;
     let uri: http::Uri = address.parse().ok()?;
     uri.host().filter(|host| !host.is_empty())?;
+    // A password would be shown with the address.
+    uri.authority().filter(|authority| !authority.as_str().contains('@'))?;
     Some(if rest.contains('/') { address.to_owned() } else { format!("{address}{path}") })
 }
 

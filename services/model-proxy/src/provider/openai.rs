@@ -87,7 +87,7 @@ impl OpenAi {
             (Some(version), None) => format!("{root}/openai{path}?api-version={version}"),
             (Some(version), Some(model)) => {
                 let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-                if !model.chars().all(plain) {
+                if !model.chars().all(plain) || model.chars().all(|c| c == '.') {
                     return Err(Error::invalid("model", "is no name of a deployment"));
                 }
                 format!("{root}/openai/deployments/{model}{path}?api-version={version}")
@@ -116,8 +116,9 @@ impl Provider for OpenAi {
 
     fn generate(&self, model: &str, request: &GenerateRequest) -> Result<Ask, Error> {
         let body = chat::body(model, request, self.vendor)?;
+        let choices = request.sampling.as_ref().and_then(|sampling| sampling.n).unwrap_or(1);
         let request = self.post(model, "/chat/completions", body)?;
-        let decoder = Box::new(stream::Stream::new(Arc::clone(&self.voice)));
+        let decoder = Box::new(stream::Stream::new(Arc::clone(&self.voice), choices));
         Ok(Ask { request, decoder })
     }
 

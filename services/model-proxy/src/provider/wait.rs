@@ -104,8 +104,9 @@ pub(super) fn rfc3339(text: &str) -> Option<i64> {
         ("Z" | "z", "") => 0,
         (sign, offset) => {
             let (hours, minutes) = offset.split_once(':')?;
-            let minutes = hours.parse::<i64>().ok()? * 60 + minutes.parse::<i64>().ok()?;
-            let minutes = (minutes.abs() < 24 * 60).then_some(minutes)?;
+            let minutes =
+                i64::from(hours.parse::<u8>().ok()?) * 60 + i64::from(minutes.parse::<u8>().ok()?);
+            let minutes = (minutes < 24 * 60).then_some(minutes)?;
             if sign == "-" { -minutes } else { minutes }
         }
     };

@@ -34,6 +34,8 @@ const MOST_EXTRA: usize = 256;
 
 pub(super) struct Stream {
     voice: Arc<Voice>,
+    /// Choices that were asked for.
+    asked: i32,
     choices: BTreeMap<u32, State>,
     usage: Option<Usage>,
     extra: Map<String, Value>,
@@ -47,9 +49,9 @@ struct State {
 }
 
 impl Stream {
-    pub(super) fn new(voice: Arc<Voice>) -> Self {
+    pub(super) fn new(voice: Arc<Voice>, asked: i32) -> Self {
         let (choices, extra) = (BTreeMap::new(), Map::new());
-        Self { voice, choices, usage: None, extra, finished: false }
+        Self { voice, asked, choices, usage: None, extra, finished: false }
     }
 
     fn chunk(&mut self, mut chunk: Value, out: &mut Vec<Event>) -> Result<(), Error> {
@@ -188,7 +190,16 @@ impl Decoder for Stream {
     }
 
     fn end(&mut self, out: &mut Vec<Event>) -> Result<(), Error> {
-        if self.finished { Ok(()) } else { self.finish(out) }
+        if self.finished {
+            return Ok(());
+        }
+        // Servers that write one choice after the other have more to say.
+        let fewer = usize::try_from(self.asked).is_ok_and(|asked| self.choices.len() < asked);
+        if fewer && self.asked > 1 {
+            let message = format!("the stream ended before all {} choices", self.asked);
+            return Err(self.voice.error(Failure::Cut, message));
+        }
+        self.finish(out)
     }
 
     fn whole(&mut self, body: &[u8], out: &mut Vec<Event>) -> Result<(), Error> {
