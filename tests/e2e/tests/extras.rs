@@ -1,9 +1,6 @@
 //! What a client sends and nobody here has a name for reaches a provider of the
 //! same dialect: random fields at every level of a request, through the whole
 //! mesh.
-
-#![expect(clippy::unwrap_used, reason = "a failed setup is a failed test")]
-
 use e2e::{KEY, Mesh};
 use serde_json::{Map, Value, json};
 

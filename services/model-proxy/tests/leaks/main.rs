@@ -5,7 +5,11 @@
 //! A binary of its own, because a process has one log.
 #![expect(clippy::unwrap_used, reason = "a failed setup is a failed test")]
 
-use mesh::{Call, World, config::Sources, keys, telemetry};
+use mesh::{
+    Call, World,
+    config::{Setting, Sources},
+    keys, telemetry,
+};
 use model_proxy::Config;
 use providers::{Failure, Fake, Reply, anthropic, openai, replicate};
 use serde_json::json;
@@ -88,6 +92,44 @@ fn ask(model: String) -> GenerateRequest {
     }
 }
 
+fn call() -> Call {
+    Call::new("acme", "key:test", Duration::from_secs(60))
+}
+
+fn configured(openai: &str, anthropic: &str, replicate: &str) -> (Config, Vec<Setting>) {
+    let both = format!("{FIRST},{SECOND}");
+    Config::read(&Sources::of(&[
+        ("SKEIN_MESH_KEY", "unused"),
+        ("SKEIN_MESH_PEERS", "unused"),
+        ("SKEIN_PROVIDER__PROBE_INTERVAL", "100ms"),
+        ("SKEIN_PROVIDER__TRIES", "2"),
+        ("SKEIN_PROVIDER__LONGEST_WAIT", "1s"),
+        ("OPENAI_API_KEY", &both),
+        ("OPENAI_BASE_URL", openai),
+        ("ANTHROPIC_API_KEY", &both),
+        ("ANTHROPIC_BASE_URL", anthropic),
+        ("REPLICATE_API_TOKEN", &both),
+        ("REPLICATE_BASE_URL", replicate),
+    ]))
+    .unwrap()
+}
+
+/// All that a caller is told.
+async fn told(models: &mut ModelServiceClient<mesh::Channel>, request: GenerateRequest) -> String {
+    let mut stream = match models.generate(call().request(request)).await {
+        Ok(stream) => stream.into_inner(),
+        Err(status) => return format!("{status:?}\n"),
+    };
+    let mut out = String::new();
+    loop {
+        match stream.message().await {
+            Ok(Some(event)) => out += &format!("{event:?}\n"),
+            Ok(None) => return out,
+            Err(status) => return out + &format!("{status:?}\n"),
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_key_is_never_told() {
     let said = Said::default();
@@ -101,21 +143,7 @@ async fn a_key_is_never_told() {
     let (openai, anthropic) = (openai::start().await.unwrap(), anthropic::start().await.unwrap());
     let fakes: [(&str, &Fake); 3] =
         [("openai", &openai), ("anthropic", &anthropic), ("replicate", &replicate)];
-    let both = format!("{FIRST},{SECOND}");
-    let (config, settings) = Config::read(&Sources::of(&[
-        ("SKEIN_MESH_KEY", "unused"),
-        ("SKEIN_MESH_PEERS", "unused"),
-        ("SKEIN_PROVIDER__PROBE_INTERVAL", "100ms"),
-        ("SKEIN_PROVIDER__TRIES", "2"),
-        ("SKEIN_PROVIDER__LONGEST_WAIT", "1s"),
-        ("OPENAI_API_KEY", &both),
-        ("OPENAI_BASE_URL", &fakes[0].1.url),
-        ("ANTHROPIC_API_KEY", &both),
-        ("ANTHROPIC_BASE_URL", &fakes[1].1.url),
-        ("REPLICATE_API_TOKEN", &both),
-        ("REPLICATE_BASE_URL", &fakes[2].1.url),
-    ]))
-    .unwrap();
+    let (config, settings) = configured(&openai.url, &anthropic.url, &replicate.url);
     let mut out = format!("{settings:?}\n{config:?}\n");
     let keys = keys::generate(&["router", "model-proxy"]).unwrap();
     let world = World::local("model-proxy", &keys, &[]).await.unwrap();
@@ -124,29 +152,13 @@ async fn a_key_is_never_told() {
     let caller = World::local("router", &keys, &[("model-proxy", address)]).await.unwrap();
     let channel = caller.network.channel("model-proxy");
     let mut models = ModelServiceClient::new(channel.clone());
-    let call = || Call::new("acme", "key:test", Duration::from_secs(60));
     for (provider, fake) in &fakes {
         for (at, reply) in misdeeds().into_iter().enumerate() {
             // Replicate's models have owners; a model each, as breakers are.
             let name = if *provider == "replicate" { format!("a/m{at}") } else { format!("m{at}") };
             fake.script(&name, [reply]);
             let request = ask(format!("{provider}/{name}"));
-            match models.generate(call().request(request)).await {
-                Ok(stream) => {
-                    let mut stream = stream.into_inner();
-                    loop {
-                        match stream.message().await {
-                            Ok(Some(event)) => out += &format!("{event:?}\n"),
-                            Ok(None) => break,
-                            Err(status) => {
-                                out += &format!("{status:?}\n");
-                                break;
-                            }
-                        }
-                    }
-                }
-                Err(status) => out += &format!("{status:?}\n"),
-            }
+            out += &told(&mut models, request).await;
         }
     }
     let input = EmbedInput { input: Some(Input::Text("hi".to_owned())) };
