@@ -4,9 +4,15 @@
 //! - Every failure of a provider has a stable reason; the table is [`Failure`].
 //! - A key that the provider refuses is our fault, never the caller's:
 //!   it must not look like the caller's own key being wrong.
+//! - What a provider says is passed on to a certain length, and no further.
 
 use mesh::error::{Kind, ServiceError};
 use std::time::Duration;
+
+/// No provider's sentence is longer, in bytes; a prompt that it quotes may be.
+const LONGEST_MESSAGE: usize = 1_000;
+/// Nor is the name of a field.
+const LONGEST_PARAM: usize = 200;
 
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
@@ -194,6 +200,15 @@ impl Error {
         self
     }
 
+    /// Says which field of the request the provider means.
+    #[must_use]
+    pub fn about(mut self, field: &str) -> Self {
+        if let Self::Provider { param, .. } = &mut self {
+            *param = Some(shortened(field.to_owned(), LONGEST_PARAM));
+        }
+        self
+    }
+
     /// Whether the same was asked more than once, so that nobody above does.
     pub fn was_retried(&self) -> bool {
         matches!(self, Self::Provider { tries, .. } if *tries > 1)
@@ -204,10 +219,19 @@ impl Error {
     }
 
     pub fn provider(provider: &str, failure: Failure, message: impl Into<String>) -> Self {
-        let (provider, message) = (provider.to_owned(), message.into());
+        let (provider, message) = (provider.to_owned(), shortened(message.into(), LONGEST_MESSAGE));
         let (param, tries, hint) = (None, 1, Hint::default());
         Self::Provider { provider, failure, message, param, tries, hint }
     }
+}
+
+/// At most so many bytes of it, in whole characters.
+fn shortened(mut text: String, longest: usize) -> String {
+    if text.len() > longest {
+        text.truncate(text.floor_char_boundary(longest));
+        text.push('…');
+    }
+    text
 }
 
 fn said(tries: u32) -> String {
@@ -274,6 +298,16 @@ mod tests {
         ] {
             assert_eq!(Failure::of_status(status, wait), failure, "{status}");
         }
+    }
+
+    #[test]
+    fn nobody_is_quoted_at_length() {
+        let long = "雁".repeat(10_000);
+        let error = Error::provider("lab", Failure::BadRequest, long.as_str()).about(&long);
+        assert!(error.to_string().len() < 1_020 && error.to_string().ends_with("雁…"));
+        assert!(error.field().unwrap().len() < 210);
+        let short = Error::provider("lab", Failure::BadRequest, "no").about("seed");
+        assert_eq!((short.to_string().as_str(), short.field()), ("lab: no", Some("seed")));
     }
 
     #[test]

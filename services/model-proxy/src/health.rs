@@ -225,6 +225,11 @@ impl Watched {
     }
 
     fn tell_breakers(&self, pool: &mut Pool, now: Instant, provider: &str, name: &str) {
+        for name in std::mem::take(&mut pool.forgotten) {
+            for key in &pool.keys {
+                self.show(Mood::Closed, provider, &name, &key.label);
+            }
+        }
         let Some(model) = pool.models.get_mut(name) else { return };
         for (key, cell) in pool.keys.iter().zip(&mut model.cells) {
             let mood = Mood::of(cell, now);
@@ -235,16 +240,19 @@ impl Watched {
             let reason = cell.breaker.cause().map_or("", |(_, failure)| failure.reason());
             log(mood, provider, name, key, reason);
             cell.told = mood;
-            if let Some(name) = self.label(name) {
-                let (provider, key) = (provider.to_owned(), key.to_owned());
-                gauge!("skein_model_breaker_state", "provider" => provider, "model" => name, "key" => key)
-                    .set(match mood {
-                        Mood::Closed => 0.0,
-                        Mood::HalfOpen => 1.0,
-                        Mood::Open => 2.0,
-                    });
-            }
+            self.show(mood, provider, name, key);
         }
+    }
+
+    fn show(&self, mood: Mood, provider: &str, model: &str, key: &str) {
+        let Some(model) = self.label(model) else { return };
+        let (provider, key) = (provider.to_owned(), key.to_owned());
+        gauge!("skein_model_breaker_state", "provider" => provider, "model" => model, "key" => key)
+            .set(match mood {
+                Mood::Closed => 0.0,
+                Mood::HalfOpen => 1.0,
+                Mood::Open => 2.0,
+            });
     }
 
     /// The model as a label of metrics, unless there are too many already.

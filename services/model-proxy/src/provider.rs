@@ -100,10 +100,12 @@ impl Key {
     pub fn hide(&self, mut error: Error) -> Error {
         let value = self.header.as_ref().and_then(|(_, value)| value.to_str().ok());
         let secret = value.map(|value| value.strip_prefix("Bearer ").unwrap_or(value));
-        if let (Error::Provider { message, .. }, Some(secret)) = (&mut error, secret)
+        if let (Error::Provider { message, param, .. }, Some(secret)) = (&mut error, secret)
             && !secret.is_empty()
         {
-            *message = message.replace(secret, "***");
+            for text in [Some(message), param.as_mut()].into_iter().flatten() {
+                *text = text.replace(secret, "***");
+            }
         }
         error
     }

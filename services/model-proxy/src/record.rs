@@ -48,7 +48,8 @@ struct Account {
     /// When the call began, in seconds since 1970: its prices are of that day.
     at: i64,
     tally: Tally,
-    /// Served faster, and dearer than any price we know.
+    /// Served faster or with tools of the provider's, and dearer than any price
+    /// we know.
     premium: bool,
 }
 
@@ -87,6 +88,15 @@ impl Record {
         self
     }
 
+    /// The fields of the provider's own that are asked for.
+    #[must_use]
+    pub fn with(mut self, extra_json: &str) -> Self {
+        if let Some(account) = &mut self.open {
+            account.premium = extra_json.contains(r#""web_search_options""#);
+        }
+        self
+    }
+
     pub fn upstream(&self) -> &Arc<Upstream> {
         &self.upstream
     }
@@ -119,7 +129,7 @@ impl Record {
             }
         }
         if let Some(account) = &mut self.open {
-            account.premium = premium(&finished.extra_json);
+            account.premium |= premium(&finished.extra_json);
         }
         self.settle(&mut finished.usage).await;
         span::finished(self.span.as_ref(), finished);
@@ -213,11 +223,14 @@ impl Account {
 }
 
 /// Whether the provider says that it served the call at a higher price than the
-/// usual: OpenAI's and Anthropic's words, in what has no field of ours.
+/// usual, or searched the web for it, which it bills by the search: OpenAI's and
+/// Anthropic's words, in what has no field of ours.
 fn premium(extra_json: &str) -> bool {
+    let mut searches = extra_json.split(r#""web_search_requests":"#).skip(1);
     [r#""service_tier":"priority""#, r#""speed":"fast""#]
         .iter()
         .any(|said| extra_json.contains(said))
+        || searches.any(|count| count.starts_with(|digit| ('1'..='9').contains(&digit)))
 }
 
 /// All tokens of input, whatever their class.
@@ -249,10 +262,13 @@ mod tests {
 
     #[test]
     fn a_dearer_service_is_told_from_the_usual() {
-        for usual in ["", r#"{"service_tier":"default"}"#, r#"{"service_tier":"flex"}"#] {
+        let none = r#"{"usage":{"server_tool_use":{"web_search_requests":0}}}"#;
+        for usual in ["", none, r#"{"service_tier":"default"}"#, r#"{"service_tier":"flex"}"#] {
             assert!(!premium(usual), "{usual}");
         }
-        for dearer in [r#"{"service_tier":"priority","a":1}"#, r#"{"usage":{"speed":"fast"}}"#] {
+        let searched = r#"{"usage":{"server_tool_use":{"web_search_requests":2}}}"#;
+        let fast = r#"{"usage":{"speed":"fast"}}"#;
+        for dearer in [r#"{"service_tier":"priority","a":1}"#, fast, searched] {
             assert!(premium(dearer), "{dearer}");
         }
     }

@@ -61,7 +61,8 @@ impl ModelRpc {
         let name = self.models.find(&request.model).await?;
         let mut started = self.started(request.call_id.clone(), &name);
         let record = Record::open(&self.meters, Operation::Chat, &name, &request.call_id);
-        let mut record = record.of(estimate::request(&request), request.response_format.as_ref());
+        let record = record.of(estimate::request(&request), request.response_format.as_ref());
+        let mut record = record.with(&request.extra_json);
         let begun = match self.models.generate(&name, request, record.upstream()).await {
             Ok(begun) => begun,
             Err(error) => return Err(record.refused(error)),

@@ -13,6 +13,7 @@ use super::{
     breaker::{Rules, Ticket},
     cooldown::{Cooldown, Rests},
     keys::{self, Candidate},
+    report::Mood,
     standing::{Cell, Key, Model, Standing},
 };
 use crate::{error::Failure, provider::Quota};
@@ -39,6 +40,9 @@ pub struct Pool {
     pub rules: Rules,
     pub keys: Vec<Key>,
     pub models: BTreeMap<Arc<str>, Model>,
+    /// Models whose breakers were last said not to be closed, and which are no
+    /// longer known; for whoever says so.
+    pub forgotten: Vec<Arc<str>>,
     /// Times from a call to the first of its answer, the last ones.
     samples: Vec<Duration>,
     next_sample: usize,
@@ -89,6 +93,7 @@ impl Pool {
             rules,
             keys: labels.into_iter().map(key).collect(),
             models: BTreeMap::new(),
+            forgotten: Vec::new(),
             samples: Vec::new(),
             next_sample: 0,
             calls: 0,
@@ -315,11 +320,23 @@ impl Pool {
     }
 
     fn make_room(&mut self, now: Instant) {
-        self.models.retain(|_, model| now.saturating_duration_since(model.used) < FORGOTTEN);
+        let young = |model: &Model| now.saturating_duration_since(model.used) < FORGOTTEN;
+        let old: Vec<_> = self.models.extract_if(.., |_, model| !young(model)).collect();
+        for (name, model) in old {
+            self.forget(name, &model);
+        }
         while self.models.len() >= MOST_MODELS {
             let oldest = self.models.iter().min_by_key(|(_, model)| model.used);
             let Some(oldest) = oldest.map(|(name, _)| Arc::clone(name)) else { return };
-            self.models.remove(&oldest);
+            if let Some((name, model)) = self.models.remove_entry(&oldest) {
+                self.forget(name, &model);
+            }
+        }
+    }
+
+    fn forget(&mut self, name: Arc<str>, model: &Model) {
+        if model.cells.iter().any(|cell| cell.told != Mood::Closed) {
+            self.forgotten.push(name);
         }
     }
 }

@@ -157,6 +157,16 @@ fn memory_is_bounded() {
 }
 
 #[test]
+fn a_breaker_that_is_forgotten_is_told_of() {
+    let (mut pool, now) = (pool(1), Instant::now());
+    open(&mut pool, now, "m", 0);
+    pool.models.get_mut("m").unwrap().cells[0].told = Mood::Open;
+    open(&mut pool, now + FORGOTTEN, "n", 0);
+    open(&mut pool, now + FORGOTTEN * 2, "o", 0); // of the other nothing was said
+    assert_eq!(pool.forgotten, [Arc::from("m")]);
+}
+
+#[test]
 fn there_is_always_a_way_unless_the_provider_said_to_wait() {
     const FAILURES: [Failure; 8] = [
         Failure::Unavailable,

@@ -215,6 +215,17 @@ async fn a_usage_that_never_came_is_counted_with_a_tokenizer() {
 }
 
 #[tokio::test]
+async fn what_a_search_costs_besides_is_unknown_and_not_nothing() {
+    let (_fake, proxy) = start("money-search", &[]).await;
+    for (extra_json, known) in [("", true), (r#"{"web_search_options":{}}"#, false)] {
+        let request =
+            GenerateRequest { extra_json: extra_json.into(), ..ask("openai/money-search", "hi") };
+        let usage = collect(&proxy, request).await.unwrap().finished.usage.unwrap();
+        assert_eq!(usage.cost.unwrap().nano_usd.is_some(), known, "{extra_json}");
+    }
+}
+
+#[tokio::test]
 async fn a_call_is_timed_and_labels_are_bounded() {
     let model = "money-timed";
     let (fake, proxy) = start(model, &[]).await;

@@ -177,7 +177,7 @@ async fn every_end_but_success_is_one_error() {
     });
     let log = fake.log_when(10 * SOON, |_| fake.predictions().len() == 3).await;
     assert!(!log.is_empty());
-    fake.clock().advance(Duration::from_secs(601));
+    fake.clock().advance(Duration::from_secs(1801));
     let status = asked.await.unwrap().unwrap_err();
     assert!(status.message().contains("before it began"), "{}", status.message());
     assert_eq!(count(&fake, "POST", "/predictions"), 3);

@@ -37,11 +37,19 @@ pub(super) fn read(voice: &Voice, inputs: usize, body: &[u8]) -> Result<Embedded
     let data =
         answer["data"].as_array().ok_or_else(|| voice.malformed("embeddings without `data`"))?;
     let mut embeddings = vec![Embedding::default(); inputs];
+    if data.len() != inputs {
+        let message = format!("{} embeddings for {inputs} inputs", data.len());
+        return Err(voice.malformed(message));
+    }
     for (position, entry) in data.iter().enumerate() {
-        let index = entry["index"].as_u64().and_then(|index| usize::try_from(index).ok());
-        let place = embeddings
-            .get_mut(index.unwrap_or(position))
-            .ok_or_else(|| voice.malformed("an embedding for an input that was not sent"))?;
+        let index = match &entry["index"] {
+            Value::Null => Some(position),
+            index => index.as_u64().and_then(|index| usize::try_from(index).ok()),
+        };
+        let place = index.and_then(|index| embeddings.get_mut(index));
+        let place = place.filter(|place| place.values.is_empty()).ok_or_else(|| {
+            voice.malformed("an embedding for an input that was not sent, or a second one")
+        })?;
         place.values = values(voice, &entry["embedding"])?;
     }
     let length = embeddings.first().map_or(0, |embedding| embedding.values.len());
@@ -112,6 +120,9 @@ mod tests {
             r#"{"data":[{"index":0,"embedding":[1]}]}"#,
             r#"{"data":[{"index":0,"embedding":[1]},{"index":1,"embedding":[1,2]}]}"#,
             r#"{"data":[{"index":0,"embedding":[1]},{"index":5,"embedding":[1]}]}"#,
+            r#"{"data":[{"index":0,"embedding":[1]},{"index":0,"embedding":[1]}]}"#,
+            r#"{"data":[{"index":0,"embedding":[1]},{"index":"1","embedding":[1]}]}"#,
+            r#"{"data":[{"embedding":[1]},{"embedding":[1]},{"embedding":[1]}]}"#,
             r#"{"data":[{"index":0,"embedding":["x"]},{"index":1,"embedding":[1]}]}"#,
             r#"{"data":[{"index":0,"embedding":"AADAfw=="},{"index":1,"embedding":"AADAfw=="}]}"#,
             "<html>",

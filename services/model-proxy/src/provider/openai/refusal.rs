@@ -4,14 +4,13 @@
 //! Invariants:
 //! - The status line decides; words may only sharpen what it says, so that a
 //!   page of HTML changes nothing and is never quoted.
-//! - Spent credit is no rate limit: nothing is won by asking again.
+//! - Spent credit is no rate limit: nothing is won by asking again. Nor is a
+//!   request that is too large for the limit, or for the credit that is left:
+//!   that is the request's own fault, and a smaller one may do.
 
-use crate::error::{Error, Failure, Hint};
+use crate::error::{Error, Failure};
 use serde_json::Value;
 use std::{sync::Arc, time::Duration};
-
-/// No provider's sentence is longer; a prompt that it quotes may be.
-const LONGEST_MESSAGE: usize = 1_000;
 
 /// How long a provider that says "slow down", and not for how long, is left.
 const SLOW_DOWN: Duration = Duration::from_secs(2);
@@ -69,6 +68,10 @@ const SAYS_TOO_LONG: [&str; 7] = [
     "maximum prompt length",
     "reduce the length of the messages",
 ];
+/// More at once than a whole minute's limit: no wait helps.
+const SAYS_NEVER: [&str; 1] = ["request too large"];
+/// What is left pays for a shorter answer.
+const SAYS_AFFORDABLE: [&str; 2] = ["fewer max_tokens", "can only afford"];
 const SAYS_FILTERED: [&str; 2] = ["content management policy", "content exists risk"];
 
 /// Who speaks, for the errors made of what it says.
@@ -126,11 +129,13 @@ impl Voice {
             _ if said.message.is_empty() => {
                 "the provider answered with an error and no message".to_owned()
             }
-            _ => shortened(said.message),
+            _ => said.message.to_owned(),
         };
-        let param = said.param.map(str::to_owned);
-        let (provider, hint) = (self.name.to_string(), Hint::default());
-        Error::Provider { provider, failure, message, param, tries: 1, hint }
+        let error = self.error(failure, message);
+        match said.param {
+            Some(param) => error.about(param),
+            None => error,
+        }
     }
 }
 
@@ -181,7 +186,9 @@ impl<'a> Said<'a> {
     fn sharpen(&self, failure: Failure) -> Failure {
         let bad = matches!(failure, Failure::BadRequest);
         match failure {
+            Failure::Quota if self.says(&SAYS_AFFORDABLE) => Failure::BadRequest,
             _ if self.is(&QUOTA) => Failure::Quota,
+            Failure::RateLimited { .. } if self.says(&SAYS_NEVER) => Failure::ContextLength,
             _ if self.is(&TOO_LONG) || (bad && self.says(&SAYS_TOO_LONG)) => Failure::ContextLength,
             _ if self.is(&FILTERED) || (bad && self.says(&SAYS_FILTERED)) => Failure::ContentFilter,
             Failure::RateLimited { .. } | Failure::Unavailable if self.is(&OVERLOADED) => {
@@ -193,13 +200,6 @@ impl<'a> Said<'a> {
             other => other,
         }
     }
-}
-
-fn shortened(message: &str) -> String {
-    if message.len() <= LONGEST_MESSAGE {
-        return message.to_owned();
-    }
-    format!("{}…", &message[..message.floor_char_boundary(LONGEST_MESSAGE)])
 }
 
 #[cfg(test)]

@@ -46,6 +46,18 @@ fn words_sharpen_what_the_status_says() {
         (429, json!({"type": "exceeded_current_quota_error"}), Quota),
         (403, json!({"code": "billing_not_active"}), Quota),
         (402, json!({"message": "Insufficient Balance"}), Quota),
+        (
+            402,
+            json!({"code": 402, "message": "This request requires more credits, or fewer \
+                max_tokens. You requested up to 64000 tokens, but can only afford 1200."}),
+            BadRequest,
+        ),
+        (
+            429,
+            json!({"type": "tokens", "code": "rate_limit_exceeded", "message": "Request too \
+                large for gpt-4o on tokens per min (TPM): Limit 30000, Requested 40000."}),
+            ContextLength,
+        ),
         (429, json!({"code": "rate_limit_exceeded"}), limited),
         (429, json!({"type": "rate_limit_error", "code": "slow_down"}), slower),
         (429, json!({"type": "engine_overloaded_error"}), Overloaded),

@@ -210,6 +210,10 @@ impl Decoder for Stream {
         self.chunk(answer, out)?;
         self.finish(out)
     }
+
+    fn used(&self) -> Option<Usage> {
+        self.usage
+    }
 }
 
 fn take_list(value: &mut Value, name: &str) -> Vec<Value> {

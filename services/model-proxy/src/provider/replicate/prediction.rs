@@ -122,12 +122,17 @@ impl Prediction {
     fn rest(&mut self, whole: &str, out: &mut Vec<Event>) -> Result<(), Error> {
         let Some(rest) = whole.strip_prefix(self.said.as_str()) else {
             let same = |a: &str, b: &str| a.split_whitespace().eq(b.split_whitespace());
-            // A stream and a prediction may differ in blanks, never in words.
-            if self.resumes > 0 && !whole.is_empty() && !same(whole, &self.said) {
-                let message = "a part of the answer was lost when its stream broke";
-                return Err(Error::provider(NAME, Failure::Cut, message));
+            // It may be told late, or with other blanks, never with other words.
+            let late = !self.over && self.said.starts_with(whole);
+            if late || whole.is_empty() || same(whole, &self.said) {
+                return Ok(());
             }
-            return Ok(());
+            return Err(if self.resumes > 0 {
+                let message = "a part of the answer was lost when its stream broke";
+                Error::provider(NAME, Failure::Cut, message)
+            } else {
+                malformed("what was said before is not in the answer any more")
+            });
         };
         self.say(rest, out);
         Ok(())

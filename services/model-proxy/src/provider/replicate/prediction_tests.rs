@@ -106,6 +106,21 @@ fn a_stream_that_never_comes_is_replaced_by_polls() {
 }
 
 #[test]
+fn what_was_said_is_never_taken_back() {
+    let told = || {
+        let mut told = Told::chat("x");
+        told.body("processing", &json!({"output": ["one ", "two "]})).unwrap();
+        told.body("processing", &json!({"output": ["one "]})).unwrap(); // told late
+        told
+    };
+    told().body("succeeded", &json!({"output": "one two"})).unwrap();
+    for changed in ["three four", "one "] {
+        let error = told().body("succeeded", &json!({"output": changed})).unwrap_err();
+        assert_eq!(error.failure(), Some(Failure::Malformed), "{changed}");
+    }
+}
+
+#[test]
 fn looks_that_fail_end_the_call_and_a_stream_that_ended_well_does_not_need_them() {
     let lost = Some(Failure::Unavailable);
     let mut told = Told::chat("x");
