@@ -49,6 +49,12 @@ pub struct Sample {
 }
 
 impl Sample {
+    /// With room for all that it may keep: a slow stream takes its memory when it
+    /// begins, and no more with every token.
+    pub fn of_stream() -> Self {
+        Self { kept: String::with_capacity(KEPT), ..Self::default() }
+    }
+
     pub fn push(&mut self, text: &str) {
         let tokens = self::text(text);
         if self.rest == 0 && self.kept.len() + text.len() <= KEPT {

@@ -25,7 +25,7 @@ pub struct Tally {
 impl Tally {
     /// `input` is what is asked.
     pub fn new(input: Sample) -> Self {
-        Self { input, ..Self::default() }
+        Self { input, output: Sample::of_stream(), ..Self::default() }
     }
 
     pub fn delta(&mut self, delta: &Delta) {
