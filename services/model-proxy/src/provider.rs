@@ -104,11 +104,23 @@ impl Key {
             && !secret.is_empty()
         {
             for text in [Some(message), param.as_mut()].into_iter().flatten() {
-                *text = text.replace(secret, "***");
+                *text = without(secret, text);
             }
         }
         error
     }
+}
+
+/// `text` without `secret`, and without a beginning of it where the text was
+/// cut short.
+fn without(secret: &str, text: &str) -> String {
+    let mut text = text.replace(secret, "***");
+    let mut begun = (4..secret.len()).rev().filter_map(|length| secret.get(..length));
+    if let Some(cut) = begun.find(|begun| text.ends_with(begun)) {
+        text.truncate(text.len() - cut.len());
+        text.push_str("***");
+    }
+    text
 }
 
 pub trait Provider: Send + Sync {
@@ -237,4 +249,16 @@ fn bearers(settings: &ProviderSettings) -> Result<Vec<Key>, Error> {
 
 fn unable(provider: &str, model: &str, what: &str) -> Error {
     Error::invalid("model", format!("{provider}/{model} {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without;
+
+    #[test]
+    fn a_key_that_was_cut_is_no_key() {
+        assert_eq!(without("sk-12345678", "bad key sk-12345678 here"), "bad key *** here");
+        assert_eq!(without("sk-12345678", "bad key sk-12345"), "bad key ***");
+        assert_eq!(without("sk-12345678", "ends with s"), "ends with s");
+    }
 }
