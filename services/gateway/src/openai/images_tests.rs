@@ -40,10 +40,7 @@ fn a_request_says_how_it_is_delivered_and_keeps_the_rest() {
         "background": "opaque", "user": "u", "style": null});
     let request = read(&all).unwrap().request;
     assert_eq!((request.n, request.size.as_str(), request.quality.as_str()), (2, "64x64", "low"));
-    assert_eq!(
-        request.extra_json,
-        r#"{"output_format":"webp","background":"opaque","user":"u"}"#
-    );
+    assert_eq!(request.extra_json, r#"{"output_format":"webp","background":"opaque","user":"u"}"#);
     let streamed = read(&json!({"stream": true, "partial_images": 2})).unwrap();
     assert!(streamed.stream && streamed.request.extra_json == r#"{"partial_images":2}"#);
 }
